@@ -1,0 +1,1 @@
+"""Model families, templates and datasets as data (standard library only)."""
