@@ -1,0 +1,268 @@
+"""PEFT LoRA adapters (adapter_config.json + adapter_model.safetensors) under native module names."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..errors import SwiftliteError
+from .config import read_json
+from .mappings import MAPPINGS, Mapping
+from .native import write_json
+from .tensors import iter_file
+
+_PREFIX = 'base_model.model.'
+# Options that change what an adapter computes; any other value than these is refused.
+_SUPPORTED: dict[str, tuple] = {
+    'use_dora': (False, None),
+    'bias': ('none', None),
+    'modules_to_save': (None, []),
+    'fan_in_fan_out': (False, None),
+    'lora_bias': (False, None),
+    'layer_replication': (None, []),
+    'target_parameters': (None, []),
+    'trainable_token_indices': (None, [], {}),
+    'alora_invocation_tokens': (None, []),
+    'use_qalora': (False, None),
+    'use_bdlora': (None, False),
+    'arrow_config': (None, {}),
+    'kasa_config': (None, {}),
+    'velora_config': (None, {}),
+    'monteclora_config': (None, {}),
+}
+# Initialisations that leave the base as it is; the others (PiSSA, OLoRA, LoftQ, ...) train on an altered base.
+_PLAIN_INIT = (True, False, None, 'true', 'false', 'gaussian', 'eva', 'orthogonal')
+
+
+@dataclass
+class LoRAWeights:
+    """delta W = scaling * b @ a; a [r, in], b [out, r]."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+
+@dataclass
+class Adapter:
+    config: dict  # adapter_config.json as it stands
+    modules: dict[str, LoRAWeights] = field(default_factory=dict)  # by native path 'model.layers.0.self_attn.q_proj'
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """'model.layers.0.self_attn.q_proj.lora_A' -> tensor."""
+        found: dict[str, torch.Tensor] = {}
+        for path, weights in self.modules.items():
+            found[f'{path}.lora_A'], found[f'{path}.lora_B'] = weights.a, weights.b
+        return found
+
+    @property
+    def max_rank(self) -> int:
+        return max((weights.rank for weights in self.modules.values()), default=0)
+
+
+def read_adapter(path: str | Path, config: dict | None = None) -> Adapter:
+    """The LoRA adapter in a folder, in its own dtype, on the CPU.
+
+    Adapters trained on fused upstream modules (Qwen v1 `c_attn`) come out as one pair a native module: the same A,
+    the module's rows of B. `config` is the base's native config: with it every shape is checked.
+
+    Raises:
+        SwiftliteError: files are missing or damaged, an option is not supported, or a tensor has a wrong name, a
+            wrong shape or values that are not finite; the sentence names it.
+    """
+    folder = Path(path)
+    settings = adapter_config(folder)
+    pairs = _pairs(folder)
+    adapter = Adapter(settings)
+    for module, pair in pairs.items():
+        rank, scaling = rank_and_scaling(settings, module)
+        a, b = _checked(folder, module, pair, rank)
+        targets = native_modules(module)
+        if b.shape[0] % len(targets):
+            raise SwiftliteError(
+                f'{folder}: lora_B of {module} has {b.shape[0]} rows, which do not divide by {len(targets)}'
+            )
+        for target, rows in zip(targets, b.chunk(len(targets)), strict=True):
+            adapter.modules[target] = LoRAWeights(a, rows, scaling)
+    if config is not None:
+        check_shapes(adapter, config, folder)
+    return adapter
+
+
+def adapter_config(path: str | Path) -> dict:
+    """adapter_config.json of a folder, refused if it asks for what swiftlite does not compute."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise SwiftliteError(f'{folder} is not a folder; a PEFT adapter folder is needed')
+    if not (folder / 'adapter_config.json').is_file():
+        raise SwiftliteError(f'{folder} is not a PEFT adapter: it has no adapter_config.json')
+    settings = read_json(folder / 'adapter_config.json')
+    if str(settings.get('peft_type', 'LORA')).upper() != 'LORA':
+        raise SwiftliteError(f'{folder} is a {settings["peft_type"]} adapter; only LORA is supported')
+    for option, valid in _SUPPORTED.items():
+        if option in settings and settings[option] not in valid:
+            raise SwiftliteError(
+                f'{folder} uses {option}={settings[option]!r}, which is not supported; merge it with peft first'
+            )
+    init = settings.get('init_lora_weights', True)
+    if (init.lower() if isinstance(init, str) else init) not in _PLAIN_INIT:
+        raise SwiftliteError(
+            f'{folder} was trained with init_lora_weights={init!r} on an altered base; convert it with peft first'
+        )
+    return settings
+
+
+def rank_and_scaling(settings: dict, module: str) -> tuple[int, float]:
+    """Rank and scaling (alpha / r, rsLoRA alpha / sqrt(r)) of a module; patterns match path ends, as in PEFT."""
+    rank = _pattern(settings.get('rank_pattern'), module, settings.get('r', 8))
+    alpha = _pattern(settings.get('alpha_pattern'), module, settings.get('lora_alpha', 8))
+    return rank, alpha / (rank**0.5 if settings.get('use_rslora') else rank)
+
+
+def _pattern(patterns: dict[str, int] | None, module: str, default: int) -> int:
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf'(.*\.)?({pattern})$', module):
+            return value
+    return default
+
+
+def native_modules(module: str) -> tuple[str, ...]:
+    """Native module paths an adapted module covers: itself, or the parts of an upstream module."""
+    for mapping in MAPPINGS.values():
+        if (targets := mapping.modules(module)) is not None:
+            return targets
+    return (module,)
+
+
+def _pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    file = next(
+        (folder / n for n in ('adapter_model.safetensors', 'adapter_model.bin') if (folder / n).is_file()), None
+    )
+    if file is None:
+        raise SwiftliteError(
+            f'{folder} has no adapter weights: neither adapter_model.safetensors nor adapter_model.bin'
+        )
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in iter_file(file):
+        match = re.fullmatch(r'(?:base_model\.model\.)?(.+)\.(lora_[AB])(?:\.default)?\.weight', name)
+        if match is None:
+            raise SwiftliteError(f'{file} holds {name}, which is no LoRA weight of a linear layer')
+        pairs.setdefault(match.group(1), {})[match.group(2)] = tensor
+    if not pairs:
+        raise SwiftliteError(f'{file} holds no LoRA weights')
+    return pairs
+
+
+def _checked(folder: Path, module: str, pair: dict[str, torch.Tensor], rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    for name in ('lora_A', 'lora_B'):
+        if name not in pair:
+            raise SwiftliteError(f'{folder} has no {name} for {module}')
+        if pair[name].dim() != 2 or not pair[name].is_floating_point():
+            raise SwiftliteError(f'{folder}: {name} of {module} is no matrix of floating-point numbers')
+        if not torch.isfinite(pair[name]).all():
+            raise SwiftliteError(f'{folder}: {name} of {module} holds values that are not finite')
+    a, b = pair['lora_A'], pair['lora_B']
+    if a.shape[0] != rank or b.shape[1] != rank:
+        raise SwiftliteError(
+            f'{folder}: {module} has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, not rank {rank}'
+        )
+    return a, b
+
+
+def linear_shape(config: dict, module: str) -> tuple[int, int] | None:
+    """(out, in) of the linear layer at a module path of a native decoder config, None if there is no such layer."""
+    hidden, width = config['hidden_size'], config.get('intermediate_size', 0)
+    query = config['num_attention_heads'] * config['head_dim']
+    kv = config['num_key_value_heads'] * config['head_dim']
+    shapes = {
+        'self_attn.q_proj': (query, hidden),
+        'self_attn.k_proj': (kv, hidden),
+        'self_attn.v_proj': (kv, hidden),
+        'self_attn.o_proj': (hidden, query),
+        'mlp.gate_proj': (width, hidden),
+        'mlp.up_proj': (width, hidden),
+        'mlp.down_proj': (hidden, width),
+    }
+    if module == 'lm_head':
+        return config['vocab_size'], hidden
+    match = re.fullmatch(r'model\.layers\.(\d+)\.(.+)', module)
+    return shapes.get(match.group(2)) if match and int(match.group(1)) < config['num_hidden_layers'] else None
+
+
+def check_shapes(adapter: Adapter, config: dict, folder: str | Path) -> None:
+    """Raise SwiftliteError if a module does not exist in the base of this native config or has another shape there."""
+    for module, weights in adapter.modules.items():
+        shape = linear_shape(config, module)
+        if shape is None:
+            raise SwiftliteError(f'{folder} adapts {module}, which the base model does not have')
+        if (weights.b.shape[0], weights.a.shape[1]) != shape:
+            raise SwiftliteError(
+                f'{folder} adapts {module} as {weights.b.shape[0]} x {weights.a.shape[1]}, but the base model has '
+                f'{shape[0]} x {shape[1]}; it was trained on another model'
+            )
+
+
+def write_adapter(path: str | Path, adapter: Adapter, mapping: Mapping | None = None) -> None:
+    """Write a PEFT adapter folder that peft loads.
+
+    With a mapping the modules get their upstream names; parts of one fused module become one pair of the summed rank
+    (A stacked, B block-diagonal, missing parts zero), which computes the same.
+
+    Args:
+        adapter: modules by native path; `config` supplies the other PEFT options.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = adapter.modules if mapping is None else _fused(adapter.modules, mapping)
+    settings = {**adapter.config, 'peft_type': 'LORA', 'use_rslora': False}
+    ranks = {name: weights.rank for name, weights in modules.items()}
+    alphas = {name: weights.rank * weights.scaling for name, weights in modules.items()}
+    settings['r'], settings['rank_pattern'] = _defaults(ranks)
+    settings['lora_alpha'], settings['alpha_pattern'] = _defaults(alphas)
+    if mapping is not None or not settings.get('target_modules'):
+        settings['target_modules'] = sorted({'.'.join(name.split('.')[-2:]) for name in modules})
+    tensors = {}
+    for name, weights in modules.items():
+        tensors[f'{_PREFIX}{name}.lora_A.weight'] = weights.a.contiguous().clone()
+        tensors[f'{_PREFIX}{name}.lora_B.weight'] = weights.b.contiguous().clone()
+    save_file(tensors, str(folder / 'adapter_model.safetensors'), metadata={'format': 'pt'})
+    write_json(folder / 'adapter_config.json', settings)
+
+
+def _defaults(values: dict) -> tuple[float, dict]:
+    """The commonest value, and the modules that differ from it as exact patterns."""
+    counts = sorted(values.values(), key=list(values.values()).count)
+    common = counts[-1]
+    return common, {re.escape(name): value for name, value in values.items() if value != common}
+
+
+def _fused(modules: dict[str, LoRAWeights], mapping: Mapping) -> dict[str, LoRAWeights]:
+    groups: dict[str, dict[int, LoRAWeights]] = {}
+    chunks: dict[str, int] = {}
+    for name, weights in modules.items():
+        place = mapping.upstream(name)
+        if place is None:
+            raise SwiftliteError(f'{name} has no counterpart in a {mapping.architecture} checkpoint')
+        source, index, chunks[source] = place
+        groups.setdefault(source, {})[index] = weights
+    fused = {}
+    for source, parts in groups.items():
+        if chunks[source] == 1:
+            fused[source] = parts[0]
+            continue
+        rows = next(iter(parts.values())).b.shape[0]
+        b = torch.zeros(rows * chunks[source], sum(part.rank for part in parts.values()))
+        column = 0
+        for index, part in sorted(parts.items()):  # scaling folded into B
+            b[rows * index : rows * (index + 1), column : column + part.rank] = part.b.float() * part.scaling
+            column += part.rank
+        a = torch.cat([part.a.float() for _, part in sorted(parts.items())])
+        fused[source] = LoRAWeights(a, b, 1.0)
+    return fused

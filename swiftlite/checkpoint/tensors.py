@@ -1,0 +1,86 @@
+"""Weights of a checkpoint folder, streamed file by file under native names."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import SwiftliteError
+from .config import raw_config, read_json
+from .mappings import Mapping, mapping_of
+
+_BUFFERS = ('rotary_emb.inv_freq', '.attn.masked_bias')  # recomputed, never read
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """The weight files of a folder in the order of their names: safetensors, else pytorch_model*.bin.
+
+    Raises:
+        SwiftliteError: there is none, or the index names a file that is missing.
+    """
+    folder = Path(path)
+    for stem, suffix in (('model', 'safetensors'), ('pytorch_model', 'bin')):
+        index = folder / f'{stem}.{suffix}.index.json'
+        if index.is_file():
+            names = sorted(set(read_json(index).get('weight_map', {}).values()))
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise SwiftliteError(
+                    f'{folder} is incomplete: {index.name} names {", ".join(missing)}, which is missing'
+                )
+            return [folder / name for name in names]
+        files = sorted(folder.glob(f'{stem}*.{suffix}'))
+        if files:
+            return files
+    raise SwiftliteError(f'{folder} has no weights: neither model*.safetensors nor pytorch_model*.bin')
+
+
+def iter_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, CPU tensor) of one weight file in its own names and dtypes; tensors are memory-mapped where possible.
+
+    Raises:
+        SwiftliteError: the file is truncated or no weight file.
+    """
+    try:
+        if file.suffix == '.safetensors':
+            with ExitStack() as stack:
+                reader = stack.enter_context(safe_open(str(file), framework='pt'))
+                for name in reader.keys():  # noqa: SIM118 (not a dict)
+                    yield name, reader.get_tensor(name)
+        else:
+            yield from torch.load(file, map_location='cpu', weights_only=True, mmap=True).items()
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise SwiftliteError(f'{file} is damaged or not a weight file: {str(error).splitlines()[0]}') from error
+
+
+def iter_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(native name, CPU tensor in the dtype on disk) of every weight, file by file; one tensor is in memory at a time.
+
+    Fused upstream tensors are split into views. Buffers that are recomputed are left out.
+
+    Raises:
+        SwiftliteError: files are missing or damaged, or a name is unknown to the layout's mapping.
+    """
+    mapping = mapping_of(raw_config(path))
+    for file in weight_files(path):
+        for name, tensor in iter_file(file):
+            yield from native_tensors(name, tensor, mapping, file)
+
+
+def native_tensors(
+    name: str, tensor: torch.Tensor, mapping: Mapping | None, file: Path
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The native (name, tensor) pairs one stored tensor holds."""
+    if mapping is None:
+        if not name.endswith(_BUFFERS):
+            yield name, tensor
+        return
+    targets = mapping.to_native(name)
+    if targets is None:
+        raise SwiftliteError(f'{file} holds {name}, which a {mapping.architecture} checkpoint does not have')
+    if targets:
+        if tensor.shape[0] % len(targets):
+            raise SwiftliteError(f'{name} in {file} has {tensor.shape[0]} rows, which do not divide by {len(targets)}')
+        yield from zip(targets, tensor.chunk(len(targets)) if len(targets) > 1 else (tensor,), strict=True)
