@@ -1,0 +1,83 @@
+"""Local folders, embedded models and the two hubs (which are replaced here: no network)."""
+
+import importlib.util
+import sys
+import types
+
+import huggingface_hub
+import pytest
+
+from swiftlite import hub
+from swiftlite.errors import SwiftliteError
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """Calls that reached a hub, as (hub, repository, revision)."""
+    calls = []
+
+    def record(name):
+        return lambda repo, revision=None, allow_patterns=None: calls.append((name, repo, revision)) or f'/cache/{repo}'
+
+    module = types.ModuleType('modelscope_hub.compat.snapshot_download')
+    module.snapshot_download = record('ms')
+    find_spec = importlib.util.find_spec
+    for name in ('modelscope_hub', 'modelscope_hub.compat'):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda n, *a: object() if n == 'modelscope_hub' else find_spec(n, *a)
+    )
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', record('hf'))
+    monkeypatch.delenv('USE_HF', raising=False)
+    return calls
+
+
+def test_folder_stays_as_it_is(tmp_path):
+    assert hub.local_path(str(tmp_path)) == str(tmp_path)
+
+
+def test_embedded_model_needs_no_hub(fetched, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, 'ASSETS', tmp_path)
+    with pytest.raises(SwiftliteError, match='incomplete'):
+        hub.local_path('tiny-chat')
+    (tmp_path / 'tiny-chat').mkdir()
+    assert hub.local_path('tiny-chat') == str(tmp_path / 'tiny-chat')
+    assert fetched == []
+
+
+def test_modelscope_is_the_default_and_use_hf_switches(fetched, monkeypatch):
+    hub.local_path('qwen2_5-0_5b')
+    hub.local_path('someone/theirs', 'v2')
+    monkeypatch.setenv('USE_HF', '1')
+    hub.local_path('qwen2_5-0_5b')
+    hub.local_path('qwen2_5-0_5b', use_hf=False)
+    assert fetched == [
+        ('ms', 'Qwen/Qwen2.5-0.5B', None),
+        ('ms', 'someone/theirs', 'v2'),
+        ('hf', 'Qwen/Qwen2.5-0.5B', None),
+        ('ms', 'Qwen/Qwen2.5-0.5B', None),
+    ]
+
+
+def test_without_modelscope_hugging_face_is_used_with_a_notice(fetched, monkeypatch, caplog):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a: None)
+    hub.local_path('qwen2_5-0_5b')
+    assert fetched == [('hf', 'Qwen/Qwen2.5-0.5B', None)]
+    assert 'swiftlite[hub]' in caplog.text
+
+
+def test_failure_is_one_sentence(fetched, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError('no route to host\nand a page of advice')
+
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', fail)
+    with pytest.raises(SwiftliteError, match='no route to host') as error:
+        hub.local_path('Qwen/Qwen2.5-0.5B', use_hf=True)
+    assert '\n' not in str(error.value) and 'local folder' in str(error.value)
+
+
+def test_neither_folder_nor_name(fetched):
+    with pytest.raises(SwiftliteError, match="did you mean 'qwen-7b-chat'"):
+        hub.local_path('qwen-7b-cat')
+    assert fetched == []
