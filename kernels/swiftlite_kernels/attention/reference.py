@@ -1,0 +1,242 @@
+"""Paged attention in torch: prompts one by one, decodes in a few padded groups of similar length."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from swiftlite_kernels.cache.dtypes import cache_view
+
+MAX_PADDING = 1.25  # a decode group's longest sequence over its shortest
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores become weights; see unified_attention."""
+
+    scale: float
+    causal: bool
+    window: tuple[int, int]
+    softcap: float
+    alibi_slopes: torch.Tensor | None
+    alibi_sqrt: bool
+    sinks: torch.Tensor | None
+
+    def mask(self, query_pos: torch.Tensor, key_pos: torch.Tensor) -> torch.Tensor:
+        """Which keys a query sees, bool, from broadcastable positions."""
+        distance = query_pos - key_pos
+        seen = torch.ones_like(distance, dtype=torch.bool)
+        if self.causal:
+            seen &= distance >= 0
+        if self.window[0] >= 0:
+            seen &= distance <= self.window[0]
+        if self.window[1] >= 0:
+            seen &= -distance <= self.window[1]
+        return seen
+
+    def bias(self, query_pos: torch.Tensor, key_pos: torch.Tensor) -> torch.Tensor | None:
+        """ALiBi, fp32 [heads, *distances] (Press et al. 2022)."""
+        if self.alibi_slopes is None:
+            return None
+        distance = (query_pos - key_pos).float()
+        curve = -distance.clamp(min=0).sqrt() if self.alibi_sqrt else -distance
+        return self.alibi_slopes.float().reshape(-1, *[1] * distance.dim()) * curve
+
+
+def unified_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, cu_seqlens_q: torch.Tensor, max_seqlen_q: int,
+    seqused_k: torch.Tensor, max_seqlen_k: int, softmax_scale: float, causal: bool, window_size: tuple[int, int],
+    block_table: torch.Tensor, softcap: float, k_descale: torch.Tensor | None, v_descale: torch.Tensor | None,
+    num_par_softmax_segments: int | None, softmax_segm_output: torch.Tensor | None, softmax_segm_max: torch.Tensor | None,
+    softmax_segm_expsum: torch.Tensor | None, alibi_slopes: torch.Tensor | None, output_scale: torch.Tensor | None,
+    sinks: torch.Tensor | None, use_alibi_sqrt: bool,
+) -> None:  # fmt: skip
+    scoring = Scoring(softmax_scale, causal, window_size, softcap, alibi_slopes, use_alibi_sqrt, sinks)
+    cache = PagedCache(k, v, block_table, k_descale, v_descale)
+    starts, lengths = cu_seqlens_q.tolist(), seqused_k.tolist()
+    decodes = []
+    for i, length in enumerate(lengths):
+        first, last = starts[i], starts[i + 1]
+        if last - first == 1:
+            decodes.append(i)
+        elif last > first:
+            store(out[first:last], attend_prompt(q[first:last], *cache.read(i, length), scoring), output_scale)
+    for group in groups_by_length(decodes, lengths):
+        rows = torch.tensor([starts[i] for i in group])
+        result = attend_decodes(q[rows], *cache.read_many(group, lengths), scoring)
+        if output_scale is None and len(group) == out.shape[0] == rows[-1] + 1 and group == sorted(group):
+            out.copy_(result)
+        else:
+            out[rows] = scaled(result, out.dtype, output_scale)
+
+
+@dataclass(frozen=True)
+class PagedCache:
+    """Reads sequences out of key and value blocks."""
+
+    k: torch.Tensor
+    v: torch.Tensor
+    block_table: torch.Tensor
+    k_descale: torch.Tensor | None
+    v_descale: torch.Tensor | None
+
+    def read(self, i: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of sequence i, each [length, kv_heads, head_size]."""
+        used = -(-length // self.k.shape[1])
+        blocks = self.block_table[i, :used]
+        k, v = gather(self.k, blocks), gather(self.v, blocks)
+        return dequantize(k[:length], self.k_descale, i), dequantize(v[:length], self.v_descale, i)
+
+    def read_many(
+        self, group: list[int], lengths: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Keys and values [N, padded length, kv_heads, head_size] and the lengths [N], None when all are full."""
+        used = [lengths[i] for i in group]
+        block_size, longest = self.k.shape[1], max(used)
+        blocks = self.block_table[group, : -(-longest // block_size)]
+        spare = torch.tensor([-(-n // block_size) for n in used])
+        # entries past a sequence's last block may hold anything: read its first block instead
+        blocks = torch.where(torch.arange(blocks.shape[1]) < spare[:, None], blocks, blocks[:, :1])
+        shape = (len(group), -1, *self.k.shape[2:])
+        k = gather(self.k, blocks.flatten()).view(shape)[:, :longest]
+        v = gather(self.v, blocks.flatten()).view(shape)[:, :longest]
+        k, v = dequantize(k, self.k_descale, group), dequantize(v, self.v_descale, group)
+        return k, v, None if min(used) == longest else torch.tensor(used)
+
+
+def gather(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """Blocks as one run of places [len(blocks) * block_size, kv_heads, head_size]."""
+    if cache[0].is_contiguous() and cache.element_size() > 1:  # whole rows: several times faster than indexing
+        return cache.flatten(1).index_select(0, blocks).view(-1, *cache.shape[2:])
+    if cache.element_size() == 1:
+        fp8 = torch.float8_e4m3fn if cache.dtype == torch.uint8 else cache.dtype
+        return cache_view(cache_view(cache, torch.uint8)[blocks], fp8).flatten(0, 1)
+    return cache[blocks].flatten(0, 1)
+
+
+def dequantize(x: torch.Tensor, descale: torch.Tensor | None, sequence: int | list[int]) -> torch.Tensor:
+    """Places times their fp8 factor, fp32 for an fp8 cache."""
+    if x.element_size() == 1:
+        x = x.float()
+    if descale is None:
+        return x
+    factors = descale.expand(-1, x.shape[-2])[sequence].unsqueeze(-1)  # [(N,) kv_heads, 1]
+    return x * (factors.unsqueeze(1) if x.dim() == 4 else factors).to(x.dtype)
+
+
+def groups_by_length(sequences: list[int], lengths: list[int]) -> list[list[int]]:
+    """Split sequences into groups whose lengths differ little, in order within a group."""
+    ordered = sorted(sequences, key=lengths.__getitem__)
+    groups: list[list[int]] = []
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        limit = max(MAX_PADDING * lengths[ordered[start]], lengths[ordered[start]] + 32)
+        if end == len(ordered) or lengths[ordered[end]] > limit:
+            groups.append(sorted(ordered[start:end]))
+            start = end
+    return groups
+
+
+def attend_prompt(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """One sequence: q [n, heads, d] are the last n of the positions of k, v [m, kv_heads, d]."""
+    n, m = q.shape[0], k.shape[0]
+    q, k, v = q.transpose(0, 1)[None], k.transpose(0, 1)[None].to(q.dtype), v.transpose(0, 1)[None].to(q.dtype)
+    if n == m and scoring.causal and scoring.window == (-1, -1) and is_plain(scoring):
+        result = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scoring.scale, enable_gqa=True)
+        return result[0].transpose(0, 1)
+    query_pos, key_pos = torch.arange(m - n, m)[:, None], torch.arange(m)
+    mask, bias = scoring.mask(query_pos, key_pos), scoring.bias(query_pos, key_pos)
+    return attend(q, k, v, mask[None, None], None if bias is None else bias[None], scoring)[0].transpose(0, 1)
+
+
+def attend_decodes(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None, scoring: Scoring
+) -> torch.Tensor:
+    """q [N, heads, d], one token a sequence; k, v [N, longest, kv_heads, d]."""
+    n, heads, d = q.shape
+    kv_heads, longest = k.shape[2], k.shape[1]
+    k, v = k.transpose(1, 2).to(q.dtype), v.transpose(1, 2).to(q.dtype)
+    if lengths is None and scoring.window == (-1, -1) and scoring.alibi_slopes is None:
+        mask = bias = None
+    else:
+        last = (torch.full((n,), longest) if lengths is None else lengths)[:, None] - 1
+        key_pos = torch.arange(longest)
+        mask = (scoring.mask(last, key_pos) & (key_pos <= last))[:, None, None]
+        bias = scoring.bias(last, key_pos)  # [heads, N, longest]
+        bias = None if bias is None else bias.transpose(0, 1).unflatten(1, (kv_heads, -1))
+    packed = q.view(n, kv_heads, -1, d) if q.is_contiguous() else q.reshape(n, kv_heads, -1, d)  # group as query rows
+    if is_plain(scoring):
+        result = attend(packed, k, v, mask, bias, scoring)
+    else:
+        bias = None if bias is None else bias.flatten(1, 2).unsqueeze(2)
+        result = attend(q.unsqueeze(2), k, v, mask, bias, scoring)
+    return result.reshape(n, heads, d)
+
+
+def is_plain(scoring: Scoring) -> bool:
+    return scoring.softcap == 0 and scoring.sinks is None and scoring.alibi_slopes is None
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None, scoring: Scoring
+) -> torch.Tensor:
+    """softmax(scores) v for q [N, heads, n, d], k, v [N, kv_heads, m, d]; mask, bias broadcast to [N, heads, n, m]."""
+    if scoring.softcap == 0 and scoring.sinks is None:
+        if bias is not None:
+            mask = bias.to(q.dtype) if mask is None else bias.to(q.dtype).masked_fill(~mask, float('-inf'))
+        gqa = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scoring.scale, enable_gqa=gqa)
+    repeat = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeat, 1).float(), v.repeat_interleave(repeat, 1).float()
+    scores = q.float() @ k.transpose(-1, -2) * scoring.scale
+    if scoring.softcap > 0:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+    if bias is not None:
+        scores = scores + bias
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float('-inf'))
+    if scoring.sinks is not None:
+        sink = scoring.sinks.float().view(-1, 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
+    else:
+        weights = scores.softmax(-1)
+    return (weights @ v).to(q.dtype)
+
+
+def scaled(x: torch.Tensor, dtype: torch.dtype, output_scale: torch.Tensor | None) -> torch.Tensor:
+    """x in the output's dtype, divided by output_scale and saturated when there is one."""
+    if output_scale is None:
+        return x.to(dtype)
+    limit = torch.finfo(dtype).max
+    return (x.float() / output_scale).clamp(-limit, limit).to(dtype)
+
+
+def store(out: torch.Tensor, x: torch.Tensor, output_scale: torch.Tensor | None) -> None:
+    out.copy_(scaled(x, out.dtype, output_scale))
+
+
+def merge_attn_states(
+    output: torch.Tensor,
+    prefix_output: torch.Tensor,
+    prefix_lse: torch.Tensor,
+    suffix_output: torch.Tensor,
+    suffix_lse: torch.Tensor,
+    output_lse: torch.Tensor | None = None,
+    prefill_tokens_with_context: int | None = None,
+    output_scale: torch.Tensor | None = None,
+) -> None:
+    inf = float('inf')
+    lse = torch.stack([prefix_lse, suffix_lse])  # [2, heads, T]
+    lse = lse.masked_fill(lse == inf, -inf)
+    if prefill_tokens_with_context is not None:
+        lse[0, :, prefill_tokens_with_context:] = -inf
+    top = lse.amax(0)
+    weights = torch.exp(lse - top.masked_fill(top == -inf, 0))
+    total = weights.sum(0)
+    parts = (weights / total.masked_fill(total == 0, 1)).transpose(1, 2).unsqueeze(-1)  # [2, T, heads, 1]
+    empty = parts == 0  # an empty range may hold anything, NaN included
+    prefix = (prefix_output.float() * parts[0]).masked_fill(empty[0], 0)
+    suffix = (suffix_output.float() * parts[1]).masked_fill(empty[1], 0)
+    store(output, prefix + suffix, output_scale)
+    if output_lse is not None:
+        output_lse.copy_(top + torch.log(total))
