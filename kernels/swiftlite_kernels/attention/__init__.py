@@ -47,28 +47,30 @@ def unified_attention(
     """Attention of a batch that mixes prompts, prompt chunks and single decode tokens; writes out.
 
     q, out [T, q_heads, head_size]; k, v [blocks, block_size, kv_heads, head_size], any strides (the last one 1);
-    cu_seqlens_q int32 [B + 1] row starts; seqused_k int32 [B] lengths with the new tokens, which the cache already holds;
-    block_table int32 [B, max_blocks]. Sequence i's queries are its last positions. A row past cu_seqlens_q[-1] is not
-    written. On a GPU the lengths are read on the device: only shapes, max_seqlen_q and max_seqlen_k may choose the grid.
+    cu_seqlens_q int32 [B + 1] row starts; seqused_k int32 [B] lengths with the new tokens, which the cache already
+    holds; block_table int32 [B, max_blocks]. Sequence i's queries are its last positions. A row past cu_seqlens_q[-1]
+    is not written. On a GPU the lengths are read on the device: only shapes, max_seqlen_q and max_seqlen_k may choose
+    the grid.
 
-    Scores are q·k * softmax_scale, then softcap * tanh(score / softcap) where softcap > 0, then alibi
-    (slope * (key position - query position); use_alibi_sqrt: -slope * sqrt(distance)). window_size (left, right), -1 = open:
-    a query at p sees keys in [p - left, p + right]; causal sees none after p. sinks [q_heads]: a logit a head that takes
-    part in the softmax without a value. k_descale, v_descale [B, kv_heads]: factors of an fp8 cache (uint8 reads as
-    float8_e4m3fn). output_scale: out = result / output_scale, saturated, for an fp8 out.
+    Scores are q·k * softmax_scale, then softcap * tanh(score / softcap) where softcap > 0, then alibi (slope * (key
+    position - query position); use_alibi_sqrt: -slope * sqrt(distance)). window_size (left, right), -1 = open: a
+    query at p sees keys in [p - left, p + right]; causal sees none after p. sinks [q_heads]: a logit a head that
+    takes part in the softmax without a value. k_descale, v_descale [B, kv_heads]: factors of an fp8 cache (uint8
+    reads as float8_e4m3fn). output_scale: out = result / output_scale, saturated, for an fp8 out.
 
-    num_par_softmax_segments fixes the number of key splits of a decode batch (default: from the number of multiprocessors);
-    the softmax_segm_* buffers ([≥ T, q_heads, segments, padded head size], [.., segments] twice, fp32) are scratch, made
-    when not given. seq_threshold_3D and use_td are hints that change no result and are not used. q_descale, qq_bias,
-    mm_prefix_range, kv_quant_mode (with k_scale_cache, v_scale_cache) and chunk_lookback must be left at their defaults
-    (ValueError).
+    num_par_softmax_segments fixes the number of key splits of a decode batch (default: from the number of
+    multiprocessors); the softmax_segm_* buffers ([≥ T, q_heads, segments, padded head size], [.., segments] twice,
+    fp32) are scratch, made when not given. seq_threshold_3D and use_td are hints that change no result and are not
+    used. q_descale, qq_bias, mm_prefix_range, kv_quant_mode (with k_scale_cache, v_scale_cache) and chunk_lookback
+    must be left at their defaults (ValueError).
     """
     check_options(q_descale, qq_bias, mm_prefix_range, kv_quant_mode, k_scale_cache, v_scale_cache, chunk_lookback)
     backend('attention', q).unified_attention(
-        q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size, block_table,
+        q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size,
+        block_table,
         softcap, k_descale, v_descale, num_par_softmax_segments, softmax_segm_output, softmax_segm_max,
         softmax_segm_expsum, alibi_slopes, output_scale, sinks, use_alibi_sqrt,
-    )  # fmt: skip
+    )
 
 
 def merge_attn_states(
@@ -83,10 +85,11 @@ def merge_attn_states(
 ) -> None:
     """Combine attention over two disjoint key ranges (Ye et al. 2025, FlashInfer, section 2.2).
 
-    output, prefix_output, suffix_output [T, heads, head_size]; *_lse fp32 [heads, T], natural logarithm; +inf and -inf mean
-    an empty range. Tokens from prefill_tokens_with_context on have no prefix: the suffix is copied. output_scale as in
-    unified_attention.
+    output, prefix_output, suffix_output [T, heads, head_size]; *_lse fp32 [heads, T], natural logarithm; +inf and
+    -inf mean an empty range. Tokens from prefill_tokens_with_context on have no prefix: the suffix is copied.
+    output_scale as in unified_attention.
     """
     backend('attention', output).merge_attn_states(
-        output, prefix_output, prefix_lse, suffix_output, suffix_lse, output_lse, prefill_tokens_with_context, output_scale
+        output, prefix_output, prefix_lse, suffix_output, suffix_lse, output_lse, prefill_tokens_with_context,
+        output_scale
     )

@@ -47,10 +47,11 @@ def unified_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, cu_seqlens_q: torch.Tensor, max_seqlen_q: int,
     seqused_k: torch.Tensor, max_seqlen_k: int, softmax_scale: float, causal: bool, window_size: tuple[int, int],
     block_table: torch.Tensor, softcap: float, k_descale: torch.Tensor | None, v_descale: torch.Tensor | None,
-    num_par_softmax_segments: int | None, softmax_segm_output: torch.Tensor | None, softmax_segm_max: torch.Tensor | None,
+    num_par_softmax_segments: int | None, softmax_segm_output: torch.Tensor | None,
+    softmax_segm_max: torch.Tensor | None,
     softmax_segm_expsum: torch.Tensor | None, alibi_slopes: torch.Tensor | None, output_scale: torch.Tensor | None,
     sinks: torch.Tensor | None, use_alibi_sqrt: bool,
-) -> None:  # fmt: skip
+) -> None:
     scoring = Scoring(softmax_scale, causal, window_size, softcap, alibi_slopes, use_alibi_sqrt, sinks)
     cache = PagedCache(k, v, block_table, k_descale, v_descale)
     starts, lengths = cu_seqlens_q.tolist(), seqused_k.tolist()
@@ -178,7 +179,8 @@ def is_plain(scoring: Scoring) -> bool:
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None, scoring: Scoring
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None,
+    scoring: Scoring
 ) -> torch.Tensor:
     """softmax(scores) v for q [N, heads, n, d], k, v [N, kv_heads, m, d]; mask, bias broadcast to [N, heads, n, m]."""
     if scoring.softcap == 0 and scoring.sinks is None:

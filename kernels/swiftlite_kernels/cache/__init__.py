@@ -19,10 +19,10 @@ def reshape_and_cache_flash(
 ) -> None:
     """Store token t's key and value at block slot_mapping[t] // block_size, place slot_mapping[t] % block_size.
 
-    key, value [T, kv_heads, head_size], strided; key_cache, value_cache [blocks, block_size, kv_heads, head_size] with any
-    strides; slot_mapping int64 [≤ T], -1 = skip (tokens beyond it are padding). kv_cache_dtype: 'auto' stores the values as
-    they are; 'fp8', 'fp8_e4m3' and 'fp8_e5m2' store value / scale saturated to the fp8 range, in a cache of that dtype or
-    uint8. k_scale, v_scale: fp32 tensors, one number or one a head [kv_heads].
+    key, value [T, kv_heads, head_size], strided; key_cache, value_cache [blocks, block_size, kv_heads, head_size]
+    with any strides; slot_mapping int64 [≤ T], -1 = skip (tokens beyond it are padding). kv_cache_dtype: 'auto'
+    stores the values as they are; 'fp8', 'fp8_e4m3' and 'fp8_e5m2' store value / scale saturated to the fp8 range, in
+    a cache of that dtype or uint8. k_scale, v_scale: fp32 tensors, one number or one a head [kv_heads].
     """
     backend('cache', key).reshape_and_cache_flash(
         key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale

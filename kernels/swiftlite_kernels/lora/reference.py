@@ -6,10 +6,12 @@ import torch
 
 
 def lora_shrink(
-    inputs: torch.Tensor, lora_a_weights: list[torch.Tensor], output_tensor: torch.Tensor, token_lora_mapping: torch.Tensor,
-    token_indices_sorted_by_lora_ids: torch.Tensor, num_tokens_per_lora: torch.Tensor, lora_token_start_loc: torch.Tensor,
+    inputs: torch.Tensor, lora_a_weights: list[torch.Tensor], output_tensor: torch.Tensor,
+    token_lora_mapping: torch.Tensor,
+    token_indices_sorted_by_lora_ids: torch.Tensor, num_tokens_per_lora: torch.Tensor,
+    lora_token_start_loc: torch.Tensor,
     lora_ids: torch.Tensor, no_lora_flag_cpu: torch.Tensor, num_active_loras: torch.Tensor, scaling: float,
-) -> None:  # fmt: skip
+) -> None:
     if no_lora_flag_cpu.item():
         return
     output_tensor.zero_()
@@ -20,11 +22,13 @@ def lora_shrink(
 
 
 def lora_expand(
-    inputs: torch.Tensor, lora_b_weights: list[torch.Tensor], output_tensor: torch.Tensor, token_lora_mapping: torch.Tensor,
-    token_indices_sorted_by_lora_ids: torch.Tensor, num_tokens_per_lora: torch.Tensor, lora_token_start_loc: torch.Tensor,
+    inputs: torch.Tensor, lora_b_weights: list[torch.Tensor], output_tensor: torch.Tensor,
+    token_lora_mapping: torch.Tensor,
+    token_indices_sorted_by_lora_ids: torch.Tensor, num_tokens_per_lora: torch.Tensor,
+    lora_token_start_loc: torch.Tensor,
     lora_ids: torch.Tensor, no_lora_flag_cpu: torch.Tensor, num_active_loras: torch.Tensor, offset_start: int = 0,
     add_inputs: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     if no_lora_flag_cpu.item():
         return
     for adapter, rows in runs(token_indices_sorted_by_lora_ids, num_tokens_per_lora, lora_token_start_loc, lora_ids):

@@ -10,8 +10,8 @@ __all__ = ['fused_add_rms_norm', 'rms_norm']
 def rms_norm(out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor | None, epsilon: float) -> None:
     """out = input / sqrt(mean(input²) + epsilon) * weight over the last dimension (Zhang & Sennrich 2019).
 
-    out, input [..., hidden] of one dtype (rows may be strided); weight [hidden] or None for ones. The normalised value is
-    computed in fp32 and rounded to the dtype before the multiplication, as Llama and Qwen do.
+    out, input [..., hidden] of one dtype (rows may be strided); weight [hidden] or None for ones. The normalised
+    value is computed in fp32 and rounded to the dtype before the multiplication, as Llama and Qwen do.
     """
     backend('norm', input).rms_norm(out, input, weight, epsilon)
 

@@ -14,8 +14,9 @@ __all__ = ['apply_repetition_penalties', 'philox_uniform', 'sample']
 def philox_uniform(seeds: torch.Tensor, positions: torch.Tensor, vocab: int) -> torch.Tensor:
     """Uniform fp32 numbers [R, vocab] in (0, 1), the same bits on every device.
 
-    seeds, positions int64 [R]. Philox4x32-10 (Salmon et al. 2011) with key = seed and counter (id // 4, low and high word
-    of the position, 0); token id takes output word id % 4, and u = word * 2^-32 + 2^-33 rounded to fp32, at most 1 - 2^-24.
+    seeds, positions int64 [R]. Philox4x32-10 (Salmon et al. 2011) with key = seed and counter (id // 4, low and high
+    word of the position, 0); token id takes output word id % 4, and u = word * 2^-32 + 2^-33 rounded to fp32, at most
+    1 - 2^-24.
     """
     return backend('sampling', seeds).philox_uniform(seeds, positions, vocab)
 
@@ -31,12 +32,13 @@ def sample(
 ) -> torch.Tensor:
     """One token id a row, int64 [R].
 
-    logits [R, V], fp32 (fp16, bf16 are read as fp32); temperature fp32 [R], below 1e-5 = the largest logit, lowest id first;
-    top_k int [R], ≤ 0 or ≥ V = off; top_p fp32 [R], ≥ 1 = off; min_p fp32 [R], ≤ 0 = off; seeds, positions int64 [R]. None
-    for temperature makes all rows greedy, None for a filter turns it off without looking at the device.
+    logits [R, V], fp32 (fp16, bf16 are read as fp32); temperature fp32 [R], below 1e-5 = the largest logit, lowest id
+    first; top_k int [R], ≤ 0 or ≥ V = off; top_p fp32 [R], ≥ 1 = off; min_p fp32 [R], ≤ 0 = off; seeds, positions
+    int64 [R]. None for temperature makes all rows greedy, None for a filter turns it off without looking at the
+    device.
 
-    The filters keep the tokens whose logit reaches a threshold, so equal logits stay or go together: min_p keeps
-    p ≥ min_p * max p; top_k what is ≥ the k-th largest; top_p, over what these two left, the smallest such set holding
+    The filters keep the tokens whose logit reaches a threshold, so equal logits stay or go together: min_p keeps p ≥
+    min_p * max p; top_k what is ≥ the k-th largest; top_p, over what these two left, the smallest such set holding
     top_p of its mass. The token is the argmax over the kept ids of logit / temperature - log(-log1p(-u)), u from
     philox_uniform: a draw from the filtered distribution (Gumbel 1954).
     """
@@ -46,7 +48,8 @@ def sample(
 def apply_repetition_penalties(
     logits: torch.Tensor, prompt_mask: torch.Tensor, output_mask: torch.Tensor, repetition_penalties: torch.Tensor
 ) -> None:
-    """In place: tokens seen in the prompt or the output get logit / penalty if positive, else logit * penalty (Keskar 2019).
+    """In place: tokens seen in the prompt or the output get logit / penalty if positive, else logit * penalty (Keskar
+    2019).
 
     logits [R, V]; prompt_mask, output_mask bool [R, V]; repetition_penalties [R].
     """
