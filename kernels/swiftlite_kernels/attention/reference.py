@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from swiftlite_kernels.cache.dtypes import cache_view
 
 MAX_PADDING = 1.25  # a decode group's longest sequence over its shortest
+MAX_GATHERED = 1 << 19  # elements of keys a decode group copies: larger ones leave the processor's cache
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def unified_attention(
             decodes.append(i)
         elif last > first:
             store(out[first:last], attend_prompt(q[first:last], *cache.read(i, length), scoring), output_scale)
-    for group in groups_by_length(decodes, lengths):
+    for group in groups_by_length(decodes, lengths, MAX_GATHERED // (k.shape[2] * k.shape[3])):
         rows = torch.tensor([starts[i] for i in group])
         result = attend_decodes(q[rows], *cache.read_many(group, lengths), scoring)
         if output_scale is None and len(group) == out.shape[0] == rows[-1] + 1 and group == sorted(group):
@@ -125,16 +126,19 @@ def dequantize(x: torch.Tensor, descale: torch.Tensor | None, sequence: int | li
     return x * (factors.unsqueeze(1) if x.dim() == 4 else factors).to(x.dtype)
 
 
-def groups_by_length(sequences: list[int], lengths: list[int]) -> list[list[int]]:
-    """Split sequences into groups whose lengths differ little, in order within a group."""
+def groups_by_length(sequences: list[int], lengths: list[int], places: int) -> list[list[int]]:
+    """Groups of similar length that pad to at most `places` places (or are single), each in ascending order."""
     ordered = sorted(sequences, key=lengths.__getitem__)
     groups: list[list[int]] = []
     start = 0
     for end in range(1, len(ordered) + 1):
-        limit = max(MAX_PADDING * lengths[ordered[start]], lengths[ordered[start]] + 32)
-        if end == len(ordered) or lengths[ordered[end]] > limit:
-            groups.append(sorted(ordered[start:end]))
-            start = end
+        if end < len(ordered):
+            shortest, longest = lengths[ordered[start]], lengths[ordered[end]]
+            similar = longest <= max(MAX_PADDING * shortest, shortest + 32)
+            if similar and longest * (end - start + 1) <= places:
+                continue
+        groups.append(sorted(ordered[start:end]))
+        start = end
     return groups
 
 
