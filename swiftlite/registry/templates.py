@@ -18,7 +18,7 @@ class TemplateSpec:
     assistant_start: str
     assistant_end: str
     turn_sep: str
-    system: tuple[str, str]
+    system: tuple[str, str] | None = None  # None: the template has no place for one
     default_system: str | None = None
     stop_words: tuple[str, ...] = ()  # end a reply too, beside assistant_end and the tokenizer's own EOS
     tools: str | None = None  # entry in swiftlite.template.tools.FORMATS
@@ -62,7 +62,6 @@ TEMPLATES: dict[str, TemplateSpec] = {
             assistant_start='',
             assistant_end=EOS,
             turn_sep='',
-            system=('', ''),
             single_turn=True,
             special_tokens=True,
         ),
