@@ -1,0 +1,72 @@
+"""Log probabilities in the two shapes of the OpenAI API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from swiftlite.engine.outputs import Logprob
+
+
+def chat_logprobs(
+    token_ids: Sequence[int], steps: Sequence[dict[int, Logprob]], top: int, as_ids: bool
+) -> list[dict[str, Any]]:
+    """One entry a token: the chosen one, and the `top` most likely in `top_logprobs`."""
+    entries = []
+    for token, step in zip(token_ids, steps, strict=True):
+        entry = _chat_token(token, step[token], as_ids)
+        entry['top_logprobs'] = [_chat_token(other, value, as_ids) for other, value in _best(step, top)]
+        entries.append(entry)
+    return entries
+
+
+class CompletionLogprobs:
+    """The four parallel lists of /v1/completions; `text_offset` counts characters over the whole choice."""
+
+    def __init__(self, top: int, as_ids: bool, offset: int = 0) -> None:
+        self._top = top
+        self._as_ids = as_ids
+        self._offset = offset
+
+    def feed(self, token_ids: Sequence[int], steps: Sequence[dict[int, Logprob] | None]) -> dict[str, Any]:
+        """Lists for these tokens. A step of None (the first prompt token) has no probability."""
+        lists: dict[str, Any] = {'text_offset': [], 'token_logprobs': [], 'tokens': [], 'top_logprobs': []}
+        for token, step in zip(token_ids, steps, strict=True):
+            chosen = step[token] if step else None
+            text = _name(token, chosen.decoded_token if chosen else None, self._as_ids)
+            lists['text_offset'].append(self._offset)
+            lists['token_logprobs'].append(_finite(chosen.logprob) if chosen else None)
+            lists['tokens'].append(text)
+            lists['top_logprobs'].append(
+                {_name(t, p.decoded_token, self._as_ids): _finite(p.logprob) for t, p in _best(step, self._top, token)}
+                if step
+                else None
+            )
+            self._offset += len(text)
+        return lists
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The lists of several `CompletionLogprobs.feed` results, end to end."""
+    if not parts:
+        return None
+    return {key: [item for part in parts for item in part[key]] for key in parts[0]}
+
+
+def _best(step: dict[int, Logprob], top: int, chosen: int | None = None) -> list[tuple[int, Logprob]]:
+    ranked = sorted(step.items(), key=lambda item: item[1].rank or 0)
+    return [(token, value) for token, value in ranked if (value.rank or 0) <= top or token == chosen]
+
+
+def _chat_token(token: int, value: Logprob, as_ids: bool) -> dict[str, Any]:
+    text = _name(token, value.decoded_token, as_ids)
+    return {'token': text, 'logprob': _finite(value.logprob), 'bytes': list(text.encode('utf-8', 'replace'))}
+
+
+def _name(token: int, text: str | None, as_ids: bool) -> str:
+    return f'token_id:{token}' if as_ids or text is None else text
+
+
+def _finite(logprob: float) -> float:
+    """JSON has no -inf; vLLM's floor stands for it."""
+    return max(logprob, -9999.0)

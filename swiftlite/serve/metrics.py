@@ -1,0 +1,96 @@
+"""Prometheus metrics under vLLM's names, in a registry of their own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from swiftlite.engine.outputs import RequestOutput
+
+LABELS = ('model_name', 'engine')
+LATENCY = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
+REQUEST_LATENCY = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0)
+# metric → key of AsyncEngine.stats()
+GAUGES = {
+    'vllm:num_requests_running': ('num_running', 'Requests in the running batch.'),
+    'vllm:num_requests_waiting': ('num_waiting', 'Requests that wait to be scheduled.'),
+}
+COUNTERS = {
+    'vllm:prefix_cache_queries': ('prefix_queries', 'Prompt tokens looked up in the prefix cache.'),
+    'vllm:prefix_cache_hits': ('prefix_hits', 'Prompt tokens found in the prefix cache.'),
+    'vllm:num_preemptions': ('num_preemptions', 'Requests that were preempted.'),
+}
+
+
+class Metrics:
+    """Metrics of one served model; `sequence` watches one generation, `render` adds what the engine counts."""
+
+    def __init__(self, model_name: str) -> None:
+        self.registry = CollectorRegistry()
+        self._labels = (model_name, '0')
+        self._gauges = {name: self._gauge(name, text) for name, (_, text) in GAUGES.items()}
+        self._cache_usage = self._gauge('vllm:kv_cache_usage_perc', 'Share of the KV cache in use; 1 is all of it.')
+        self._engine_counters = {name: self._counter(name, text) for name, (_, text) in COUNTERS.items()}
+        self._seen = dict.fromkeys(COUNTERS, 0)
+        self.prompt_tokens = self._counter('vllm:prompt_tokens', 'Prompt tokens of started requests.')
+        self.generation_tokens = self._counter('vllm:generation_tokens', 'Generated tokens.')
+        self.first_token = self._histogram('vllm:time_to_first_token_seconds', 'Time to the first token.', LATENCY)
+        self.inter_token = self._histogram('vllm:inter_token_latency_seconds', 'Time between two tokens.', LATENCY)
+        self.end_to_end = self._histogram(
+            'vllm:e2e_request_latency_seconds', 'Time from the request to its last token.', REQUEST_LATENCY
+        )
+        self._success = Counter(
+            'vllm:request_success', 'Finished requests.', (*LABELS, 'finished_reason'), registry=self.registry
+        )
+
+    def sequence(self, prompt_tokens: int) -> SequenceWatch:
+        self.prompt_tokens.inc(prompt_tokens)
+        return SequenceWatch(self)
+
+    def finished(self, reason: str) -> None:
+        self._success.labels(*self._labels, reason).inc()
+
+    def render(self, stats: dict[str, Any]) -> bytes:
+        """The text of /metrics. `stats`: AsyncEngine.stats(), whose counters only grow (a restart begins at 0)."""
+        for name, (key, _) in GAUGES.items():
+            self._gauges[name].set(stats.get(key, 0))
+        self._cache_usage.set(stats.get('blocks_used', 0) / max(1, stats.get('blocks_total', 1)))
+        for name, (key, _) in COUNTERS.items():
+            value = stats.get(key, 0)
+            self._engine_counters[name].inc(value - self._seen[name] if value >= self._seen[name] else value)
+            self._seen[name] = value
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, LABELS, registry=self.registry).labels(*self._labels)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, LABELS, registry=self.registry).labels(*self._labels)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, LABELS, buckets=buckets, registry=self.registry).labels(*self._labels)
+
+
+class SequenceWatch:
+    """Takes the times of one generation."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._start = time.perf_counter()
+        self._last = 0.0
+
+    def step(self, output: RequestOutput) -> None:
+        now = time.perf_counter()
+        tokens = len(output.outputs[0].token_ids)
+        if tokens:
+            self._metrics.generation_tokens.inc(tokens)
+            if self._last:
+                self._metrics.inter_token.observe((now - self._last) / tokens)
+            else:
+                self._metrics.first_token.observe(now - self._start)
+            self._last = now
+        if output.finished:
+            self._metrics.end_to_end.observe(now - self._start)
+            self._metrics.finished(output.outputs[0].finish_reason or 'stop')

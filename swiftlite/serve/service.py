@@ -1,0 +1,152 @@
+"""What every endpoint works with: the engine, the template, the names, and the requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from swiftlite.engine.async_engine import AsyncEngine
+from swiftlite.engine.outputs import RequestOutput
+from swiftlite.engine.sampling_params import SamplingParams
+from swiftlite.serve.errors import ApiError
+from swiftlite.serve.metrics import Metrics
+from swiftlite.serve.models_list import ServedModel, ServedModels
+from swiftlite.serve.sampling import sample
+from swiftlite.template import Template
+
+MAX_SEQUENCES = 16384
+INLINE_ENCODE = 20_000  # characters; longer prompts are tokenized beside the event loop
+
+
+@dataclass(frozen=True)
+class Job:
+    """The sequences of one HTTP request: every prompt n times. Choice i is sample i % n of prompt i // n."""
+
+    id: str
+    model: ServedModel
+    prompts: list[list[int]]
+    params: list[SamplingParams]  # one a prompt
+    n: int = 1
+    cache_salt: str | None = None
+
+
+@dataclass
+class Service:
+    """One served model. `defaults`: sampling defaults of the checkpoint; `template`: None for a model without chat."""
+
+    engine: AsyncEngine
+    models: ServedModels
+    template: Template | None
+    defaults: dict[str, Any] = field(default_factory=dict)
+    api_key: str | None = None
+    lora_enabled: bool = False
+    metrics: Metrics = field(init=False)
+    adapter_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # requests being answered
+    closing: str | None = None  # why the requests in flight are cut short, once they are
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.models.base.name)
+
+    @property
+    def max_model_len(self) -> int:
+        return self.engine.model_config.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        return self.engine.model_config.vocab_size
+
+    def require_template(self) -> Template:
+        if self.template is None:
+            raise ApiError(f'{self.models.base.name} has no chat template; use /v1/completions.')
+        return self.template
+
+    async def encode_chat(self, messages: list[dict[str, Any]], **options: Any) -> list[int]:
+        """Messages → token ids through the template. ApiError (400) where the template refuses them."""
+        template = self.require_template()
+        size = sum(len(message['content']) for message in messages)
+        return await _inline_or_thread(size, lambda: template.encode(messages, **options))
+
+    async def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Plain text → token ids, for completions and /tokenize."""
+        tokenizer = self.engine.tokenizer
+        return await _inline_or_thread(
+            len(text), lambda: list(tokenizer(text, add_special_tokens=add_special_tokens)['input_ids'])
+        )
+
+    async def generate(self, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        """Yield (choice index, what is new in it) until all are finished. Closing the iterator aborts the rest."""
+        count = len(job.prompts) * job.n
+        if count > MAX_SEQUENCES:
+            raise ApiError(f'The request asks for {count} sequences; the most is {MAX_SEQUENCES}.', param='n')
+        streams = [self._sequence(job, index) for index in range(count)]
+        async with contextlib.aclosing(streams[0] if count == 1 else merge(streams)) as outputs:
+            async for item in outputs:
+                yield item
+
+    async def _sequence(self, job: Job, index: int) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        lora = job.model.lora
+        if lora is not None and self.models.adapter(lora.lora_name) is not job.model:
+            raise ApiError(f"The lora adapter '{lora.lora_name}' was unloaded.", status=404, param='model')
+        prompt, number = divmod(index, job.n)
+        outputs = self.engine.generate(
+            job.prompts[prompt],
+            sample(job.params[prompt], number),
+            request_id=f'{job.id}-{index}',
+            lora_request=lora,
+            cache_salt=job.cache_salt,
+        )
+        watch = self.metrics.sequence(len(job.prompts[prompt]))
+        async with contextlib.aclosing(outputs):  # type: ignore[type-var]
+            async for output in outputs:
+                watch.step(output)
+                yield index, output
+
+    def check_engine(self) -> None:
+        """Raise 503 while there is no engine process."""
+        if not self.engine.alive:
+            raise ApiError('The engine is not running; it is being started again or gave up (see the log).', status=503)
+
+    def interrupt(self, reason: str) -> None:
+        """End every request in flight with a 503 (or an SSE error event) that gives `reason`."""
+        self.closing = reason
+        for task in self.tasks:
+            task.cancel()
+
+
+async def merge(streams: list[AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
+    """Items of all streams as they come. The first error ends all; closing the iterator closes every stream."""
+    queue: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue()
+    end = object()
+
+    async def pump(stream: AsyncGenerator[Any, None]) -> None:
+        try:
+            async with contextlib.aclosing(stream):
+                async for item in stream:
+                    queue.put_nowait((item, None))
+            queue.put_nowait((end, None))
+        except Exception as error:
+            queue.put_nowait((end, error))
+
+    tasks = [asyncio.create_task(pump(stream)) for stream in streams]
+    try:
+        running = len(tasks)
+        while running:
+            item, error = await queue.get()
+            if error is not None:
+                raise error
+            if item is end:
+                running -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _inline_or_thread(size: int, encode: Callable[[], list[int]]) -> list[int]:
+    return encode() if size <= INLINE_ENCODE else await asyncio.to_thread(encode)

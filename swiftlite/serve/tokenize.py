@@ -1,0 +1,36 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swiftlite.serve.errors import ApiError
+from swiftlite.serve.messages import check_text, check_tools, template_messages
+from swiftlite.serve.protocol import DetokenizeBody, TokenizeBody
+from swiftlite.serve.sampling import check_token_ids
+from swiftlite.serve.service import Service
+
+
+async def tokenize(service: Service, body: TokenizeBody) -> dict[str, Any]:
+    """Token ids of a text or of messages, exactly as the completion endpoints would encode them."""
+    service.models.get(body.model)
+    if (body.prompt is None) == (body.messages is None):
+        raise ApiError('Give either prompt or messages.', param='prompt')
+    if body.messages is not None:
+        ids = await service.encode_chat(
+            template_messages(body.messages),
+            tools=check_tools(body.tools),
+            add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
+            continue_final_message=body.continue_final_message,
+        )
+    else:
+        text = check_text(body.prompt or '', 'prompt')
+        ids = await service.encode_text(text, add_special_tokens=body.add_special_tokens)
+    strings = service.engine.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
+    return {'count': len(ids), 'max_model_len': service.max_model_len, 'tokens': ids, 'token_strs': strings}
+
+
+async def detokenize(service: Service, body: DetokenizeBody) -> dict[str, Any]:
+    service.models.get(body.model)
+    check_token_ids(body.tokens, service.vocab_size, 'tokens')
+    return {'prompt': service.engine.tokenizer.decode(body.tokens)}
