@@ -1,0 +1,183 @@
+"""`AsyncEngine`: requests from an event loop to an engine process, text back; restarts the process if it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..checkpoint.tokenizer import load_tokenizer
+from ..errors import SwiftliteError
+from .client import EngineClient, ModelInfo
+from .config import EngineConfig
+from .errors import EngineDeadError, RequestError
+from .output_processor import RequestState
+from .outputs import RequestOutput, SequenceOutput
+from .request import EngineRequest, LoRARequest
+from .sampling_params import SamplingParams
+
+MAX_RESTARTS = 3  # within RESTART_WINDOW seconds; then the engine stays dead
+RESTART_WINDOW = 300.0
+
+
+class AsyncEngine:
+    """The engine as a server uses it. Create with `await AsyncEngine.start(config)`.
+
+    The process loop runs elsewhere; tokenizer and detokenization live here. When the process dies, running requests
+    end with EngineDeadError and a new process is started with the same adapters.
+    """
+
+    def __init__(self, config: EngineConfig):
+        self.config = config
+        self.tokenizer: Any = None
+        self.model_config: ModelInfo
+        self._client: EngineClient
+        self._queues: dict[str, asyncio.Queue[SequenceOutput | EngineDeadError]] = {}
+        self._loras: dict[int, LoRARequest] = {}
+        self._dead: str | None = None
+        self._restarts: list[float] = []
+        self._restarting: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @classmethod
+    async def start(cls, config: EngineConfig) -> AsyncEngine:
+        """Start the engine process and wait until it is ready; SwiftliteError if the model cannot be loaded."""
+        self = cls(config)
+        self._client = self._connect()
+        try:
+            self.model_config = await self._client.ready()
+            if not config.skip_tokenizer_init:
+                self.tokenizer = load_tokenizer(self.model_config.tokenizer)
+        except BaseException:
+            self._client.kill()
+            raise
+        return self
+
+    @property
+    def alive(self) -> bool:
+        """False from the engine process's death until its successor is ready."""
+        return self._dead is None
+
+    async def generate(
+        self,
+        prompt: list[int],
+        sampling_params: SamplingParams,
+        request_id: str,
+        lora_request: LoRARequest | None = None,
+        *,
+        cache_salt: str | None = None,
+    ) -> AsyncIterator[RequestOutput]:
+        """Deltas of one answer (n = 1). RequestError if it cannot run, EngineDeadError if the engine dies.
+
+        Leaving the iteration early aborts the request and frees its blocks within a step.
+        """
+        if sampling_params.n != 1:
+            raise RequestError('AsyncEngine.generate answers once (n = 1); start one request an answer.')
+        if self._dead is not None:
+            raise EngineDeadError(self._dead)
+        if request_id in self._queues:
+            raise RequestError(f"request id '{request_id}' is already running.")
+        request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt, time.time())
+        state = RequestState(request, self.tokenizer)
+        inbox: asyncio.Queue[SequenceOutput | EngineDeadError] = asyncio.Queue()
+        self._queues[request_id] = inbox
+        ended = False
+        try:
+            self._client.send('add', request)
+            while not state.finished:
+                out = await inbox.get()
+                if isinstance(out, EngineDeadError):
+                    ended = True
+                    raise out
+                ended = out.finish_reason is not None
+                if out.error is not None:
+                    raise RequestError(out.error)
+                delta = state.update(out)
+                yield state.wrap(delta)
+        finally:
+            del self._queues[request_id]
+            if not ended:
+                self._client.send('abort', request_id)
+
+    async def abort(self, request_id: str) -> None:
+        """End a request with finish_reason 'abort'; unknown ids are ignored."""
+        inbox = self._queues.get(request_id)
+        if inbox is not None:
+            self._client.send('abort', request_id)
+            inbox.put_nowait(SequenceOutput(request_id, [], finish_reason='abort'))
+
+    async def add_lora(self, request: LoRARequest) -> None:
+        """Load an adapter, or replace the one of the same id; RequestError says why it does not fit."""
+        await self._call('add_lora', request)
+        self._loras[request.lora_int_id] = request
+
+    async def remove_lora(self, int_id: int) -> bool:
+        """Forget an adapter; requests that run on it finish."""
+        self._loras.pop(int_id, None)
+        return await self._call('remove_lora', int_id)
+
+    async def stats(self) -> dict[str, int]:
+        """The engine's counters and gauges (Engine.stats)."""
+        return await self._call('stats')
+
+    async def shutdown(self, drain: bool = True, timeout: float = 30.0) -> None:
+        """End the process, after its running requests if `drain` (at most `timeout` seconds)."""
+        self._stopping = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+        await self._client.stop(drain and self.alive, timeout)
+        self._fail_all('The server is shutting down.')
+
+    def _connect(self) -> EngineClient:
+        return EngineClient(self.config, self._deliver, self._died)
+
+    def _deliver(self, outputs: list[SequenceOutput]) -> None:
+        for out in outputs:
+            inbox = self._queues.get(out.request_id)
+            if inbox is not None:
+                inbox.put_nowait(out)
+
+    async def _call(self, name: str, *args: Any) -> Any:
+        if self._dead is not None:
+            raise EngineDeadError(self._dead)
+        return await self._client.call(name, *args)
+
+    def _fail_all(self, reason: str) -> None:
+        for inbox in self._queues.values():
+            inbox.put_nowait(EngineDeadError(reason))
+
+    def _died(self, reason: str) -> None:
+        self._dead = reason
+        self._fail_all(reason)
+        if self._stopping or self._restarting is not None:
+            return
+        now = time.monotonic()
+        self._restarts = [t for t in self._restarts if now - t < RESTART_WINDOW] + [now]
+        if len(self._restarts) > MAX_RESTARTS:
+            print(
+                f'{reason} It died {len(self._restarts)} times in {RESTART_WINDOW:.0f} s and is not started again.',
+                file=sys.stderr,
+            )
+            return
+        print(f'{reason} Starting it again.', file=sys.stderr, flush=True)
+        self._restarting = asyncio.get_running_loop().create_task(self._restart())
+
+    async def _restart(self) -> None:
+        try:
+            self._client = self._connect()
+            self.model_config = await self._client.ready()
+            for request in list(self._loras.values()):
+                try:
+                    await self._client.call('add_lora', request)
+                except RequestError as error:
+                    self._loras.pop(request.lora_int_id, None)
+                    print(f"Adapter '{request.lora_name}' was not loaded again: {error}", file=sys.stderr, flush=True)
+            self._dead = None
+            print('The engine is ready again.', file=sys.stderr, flush=True)
+        except SwiftliteError as error:
+            self._dead = str(error)
+            print(f'The engine could not be started again: {error}', file=sys.stderr, flush=True)
+        finally:
+            self._restarting = None

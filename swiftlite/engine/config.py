@@ -1,0 +1,170 @@
+"""The engine's configuration and what follows from the checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from ..checkpoint.config import generation_config, read_config
+from ..errors import SwiftliteError, nearest
+from ..hub import local_path
+from ..models.config import DecoderConfig, decoder_config
+from ..registry.resolve import get_family
+
+DTYPES = {
+    'bfloat16': torch.bfloat16,
+    'bf16': torch.bfloat16,
+    'float16': torch.float16,
+    'half': torch.float16,
+    'fp16': torch.float16,
+    'float32': torch.float32,
+    'float': torch.float32,
+    'fp32': torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Everything that starts an engine; vLLM's names. Memory fields are shares of the device, lengths are tokens."""
+
+    model: str
+    tokenizer: str | None = None
+    revision: str | None = None
+    dtype: str = 'auto'
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None
+    block_size: int = 16
+    num_gpu_blocks_override: int | None = None
+    gpu_memory_utilization: float = 0.9
+    enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    tensor_parallel_size: int = 1
+    enable_lora: bool = False
+    max_loras: int = 8
+    max_lora_rank: int = 64
+    load_format: str = 'auto'
+    skip_tokenizer_init: bool = False
+    seed: int = 0
+    device: str = 'auto'
+    lookahead: int | None = None  # steps submitted before a result is read; None: 1 on a GPU, 0 on a CPU
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ('max_num_seqs', 1),
+            ('block_size', 1),
+            ('tensor_parallel_size', 1),
+            ('max_loras', 1),
+            ('max_lora_rank', 1),
+        ):
+            _at_least(name, getattr(self, name), low)
+        for name in ('max_model_len', 'max_num_batched_tokens', 'num_gpu_blocks_override'):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise SwiftliteError(
+                f'gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}.'
+            )
+        if self.dtype != 'auto' and self.dtype not in DTYPES:
+            raise SwiftliteError(
+                f"dtype '{self.dtype}' is not known{nearest(self.dtype, DTYPES)}; valid: auto, {', '.join(DTYPES)}."
+            )
+        if self.load_format not in ('auto', 'safetensors', 'pt', 'dummy'):
+            raise SwiftliteError(f"load_format '{self.load_format}' is not known; valid: auto, safetensors, pt, dummy.")
+
+    @classmethod
+    def from_kwargs(cls, **kwargs: Any) -> EngineConfig:
+        """As the constructor, with the nearest match for an unknown name."""
+        names = [f.name for f in fields(cls)]
+        for key in kwargs:
+            if key not in names:
+                raise SwiftliteError(f"LLM() has no option '{key}'{nearest(key, names)}.")
+        return cls(**kwargs)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The resolved model: a local folder, the network, and limits in tokens."""
+
+    path: str
+    tokenizer: str
+    decoder: DecoderConfig
+    dtype: torch.dtype
+    device: str
+    max_model_len: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    eos_token_ids: tuple[int, ...]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.decoder.vocab_size
+
+
+def resolve_device(device: str, rank: int = 0) -> str:
+    """'auto' → 'cuda:<rank>' where there is a GPU, else 'cpu'."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return f'cuda:{rank}' if device == 'cuda' else device
+
+
+def resolve_model(config: EngineConfig) -> ModelConfig:
+    """Read the checkpoint's config and settle dtype, device and lengths; SwiftliteError says what does not fit."""
+    path = local_path(config.model, config.revision)
+    raw = read_config(path)
+    architecture = (raw.get('architectures') or ['?'])[0]
+    decoder = decoder_config(raw, get_family(architecture))
+    device = resolve_device(config.device)
+    limit = decoder.max_position
+    length = config.max_model_len or limit
+    if length > limit:
+        raise SwiftliteError(
+            f'max_model_len {length} is beyond what {path} was made for ({limit} tokens, max_position_embeddings); '
+            f'give at most {limit}.'
+        )
+    gpu = device.startswith('cuda')
+    batched = config.max_num_batched_tokens or (8192 if gpu else 2048)
+    generation = generation_config(path)
+    eos = generation.get('eos_token_id', list(decoder.eos_token_ids))
+    eos = tuple(eos) if isinstance(eos, (list, tuple)) else (eos,) if eos is not None else ()
+    return ModelConfig(
+        path=path,
+        tokenizer=local_path(config.tokenizer) if config.tokenizer else path,
+        decoder=decoder,
+        dtype=_dtype(config.dtype, decoder.dtype, gpu),
+        device=device,
+        max_model_len=length,
+        max_num_batched_tokens=max(batched, 1),
+        max_num_seqs=config.max_num_seqs,
+        eos_token_ids=tuple(dict.fromkeys(eos + decoder.eos_token_ids)),
+    )
+
+
+def _dtype(asked: str, stored: str, gpu: bool) -> torch.dtype:
+    """auto: the checkpoint's own on a GPU; fp32 on a CPU, where bf16 is slower and less exact."""
+    if asked != 'auto':
+        return DTYPES[asked]
+    if not gpu:
+        return torch.float32
+    dtype = DTYPES.get(stored.removeprefix('torch.'), torch.bfloat16)
+    return torch.bfloat16 if dtype == torch.float32 else dtype
+
+
+def _at_least(name: str, value: Any, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise SwiftliteError(f'{name} must be an integer of at least {low}, got {value!r}.')
+
+
+def cpu_cache_bytes() -> int:
+    """Memory for the KV cache on a CPU: SWIFTLITE_CPU_KVCACHE_GIB, else a quarter of what is available, at most 4 GiB."""
+    given = os.environ.get('SWIFTLITE_CPU_KVCACHE_GIB')
+    if given:
+        try:
+            return int(float(given) * 2**30)
+        except ValueError:
+            raise SwiftliteError(f"SWIFTLITE_CPU_KVCACHE_GIB must be a number of GiB, got '{given}'.") from None
+    pages = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return min(pages // 4, 4 * 2**30)

@@ -1,0 +1,66 @@
+"""Token ids → text as they come, in whole characters only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HELD = 8  # undecodable tokens to wait for before giving up on them; a UTF-8 character has at most 4 bytes
+
+
+class Detokenizer:
+    """Incremental decoding of one sequence.
+
+    A byte-level token may end inside a character, and decoders add or strip spaces depending on what stands before: so
+    text is the difference between decoding a short window with and without its newest tokens, held back while the
+    difference ends in an incomplete character.
+    """
+
+    def __init__(self, tokenizer: Any, skip_special_tokens: bool = True):
+        self._decode = tokenizer.decode
+        self._skip = skip_special_tokens
+        self._window: list[int] = []
+        self._read = 0  # tokens of the window whose text is out
+        self._prefix = ''  # their text
+
+    def add(self, token: int) -> str:
+        """The text that `token` completes ('' while a character is incomplete)."""
+        self._window.append(token)
+        text = self._text(self._window)
+        new = text[len(self._prefix) :]
+        if (not new or new.endswith('\ufffd')) and len(self._window) - self._read <= HELD:
+            return ''
+        # keep the tokens just written as context for the next ones
+        self._window = self._window[self._read :]
+        self._read = len(self._window)
+        self._prefix = self._text(self._window)
+        return new
+
+    def _text(self, ids: list[int]) -> str:
+        return self._decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+
+
+class StopChecker:
+    """Looks for stop strings in growing text and holds back what may become one."""
+
+    def __init__(self, stops: list[str], include: bool):
+        self._stops, self._include = stops, include
+        self._held = ''
+
+    def add(self, text: str) -> tuple[str, str | None]:
+        """(text that is safe to show, the stop string that ended it or None)."""
+        if not self._stops:
+            return text, None
+        held = self._held + text
+        hits = [(at, stop) for stop in self._stops if (at := held.find(stop)) >= 0]
+        if hits:
+            at, stop = min(hits)
+            self._held = ''
+            return held[: at + len(stop) if self._include else at], stop
+        keep = max((n for stop in self._stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep], None
+
+    def flush(self) -> str:
+        """What was held back, at the end."""
+        held, self._held = self._held, ''
+        return held

@@ -1,0 +1,178 @@
+"""The engine: requests in, tokens out, one step at a time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+
+from ..errors import SwiftliteError
+from .adapters import AdapterTable
+from .block_manager import BlockManager
+from .config import EngineConfig, resolve_model
+from .errors import EngineDeadError, RequestError
+from .executor import Executor
+from .model_runner import StepFuture, num_pages
+from .outputs import SequenceOutput
+from .request import EngineRequest, LoRARequest
+from .scheduler import Scheduler, Step
+from .sequence import Sequence
+
+
+class Engine:
+    """Synchronous core: `add_request`, then `step` until `has_work` is False.
+
+    Up to `lookahead` steps are submitted before the oldest one's tokens are read, so on a GPU the host plans a step
+    while the device computes another.
+    """
+
+    def __init__(self, config: EngineConfig):
+        self.config = config
+        self.model_config = resolve_model(config)
+        gpu = self.model_config.device.startswith('cuda')
+        self.lookahead = config.lookahead if config.lookahead is not None else int(gpu)
+        self.executor = Executor(config, self.model_config)
+        self.blocks = BlockManager(self.executor.num_blocks, config.block_size, config.enable_prefix_caching)
+        self.adapters = AdapterTable(num_pages(config) if config.enable_lora else 0)
+        self.scheduler = Scheduler(
+            self.blocks, self.adapters, self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._inflight: deque[tuple[Step, StepFuture]] = deque()
+        self._uids = itertools.count(1)
+        self._seeds = random.Random(config.seed)
+        self._dead: str | None = None
+        self.generated = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._inflight) or self.scheduler.has_work
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Queue a request; RequestError says why it cannot run, and nothing changed."""
+        self._check_request(request)
+        adapter = 0
+        if request.lora is not None:
+            self._need_lora()
+            if request.lora.lora_int_id not in self.adapters:
+                self.add_lora(request.lora)
+            adapter = self.adapters.get(request.lora.lora_int_id).uid
+        params = request.params
+        seed = params.seed if params.seed is not None else self._seeds.getrandbits(63)
+        stop_ids = set(params.stop_token_ids or ())
+        if not params.ignore_eos:
+            stop_ids |= set(self.model_config.eos_token_ids)
+        seq = Sequence(request, seed, frozenset(stop_ids), self.model_config.max_model_len, adapter)
+        if self.blocks.blocks_for(seq.max_len) > self.blocks.num_blocks:
+            raise RequestError(
+                f'The request may grow to {seq.max_len} tokens, but the KV cache holds '
+                f'{self.blocks.num_blocks * self.blocks.block_size}; lower max_tokens or give the engine more memory.'
+            )
+        self._sequences[request.request_id] = seq
+        self.scheduler.add(seq)
+
+    def abort(self, request_id: str) -> bool:
+        """End a request now; False if it is not here (any more)."""
+        seq = self._sequences.pop(request_id, None)
+        if seq is None:
+            return False
+        self.scheduler.finish(seq)
+        self._forget_dropped()
+        return True
+
+    def step(self) -> list[SequenceOutput]:
+        """Submit a step if one can be planned, then take in what is ready. EngineDeadError if a rank died."""
+        if self._dead is not None:
+            raise EngineDeadError(self._dead)
+        try:
+            step = self.scheduler.schedule()
+            if step is not None:
+                self._inflight.append((step, self.executor.submit(step.plan)))
+            outputs: list[SequenceOutput] = []
+            must = step is None  # nothing to plan until a result is known
+            while self._inflight and (must or len(self._inflight) > self.lookahead or self._inflight[0][1].done()):
+                oldest, future = self._inflight.popleft()
+                outputs += self.scheduler.process(oldest, future.result())
+                must = False
+        except EngineDeadError as error:
+            self._dead = str(error)
+            raise
+        for out in outputs:
+            self.generated += len(out.token_ids)
+            if out.finish_reason is not None:
+                del self._sequences[out.request_id]
+        self._forget_dropped()
+        return outputs
+
+    def add_lora(self, request: LoRARequest) -> None:
+        """Load an adapter, or replace the one of the same id; SwiftliteError if it does not fit this model."""
+        self._need_lora()
+        uid = next(self._uids)
+        rank = self.executor.register_adapter(uid, request.lora_path)
+        try:
+            gone = self.adapters.add(request, uid, rank)
+        except SwiftliteError:
+            self.executor.forget_adapter(uid)
+            raise
+        self._forget(gone)
+
+    def remove_lora(self, int_id: int) -> bool:
+        """Forget an adapter; what runs on it finishes. False if the id is unknown."""
+        if int_id not in self.adapters:
+            return False
+        self._forget(self.adapters.remove(int_id))
+        return True
+
+    def stats(self) -> dict[str, int]:
+        """Counters and gauges for logs and metrics."""
+        s = self.scheduler
+        return {
+            'num_running': len(s.running),
+            'num_waiting': len(s.waiting),
+            'blocks_used': self.blocks.num_used,
+            'blocks_total': self.blocks.num_blocks,
+            'prefix_queries': self.blocks.queries,
+            'prefix_hits': self.blocks.hits,
+            'num_preemptions': s.num_preemptions,
+            'generated_tokens': self.generated,
+            'adapters': len(self.adapters),
+            'adapter_pages_used': self.adapters.pages_used,
+        }
+
+    def shutdown(self) -> None:
+        """Free other ranks; the engine is unusable afterwards."""
+        self._dead = 'The engine was shut down.'
+        self.executor.shutdown()
+
+    def _check_request(self, request: EngineRequest) -> None:
+        ids, model = request.prompt_token_ids, self.model_config
+        if request.request_id in self._sequences:
+            raise RequestError(f"request id '{request.request_id}' is already running.")
+        if not ids:
+            raise RequestError('The prompt is empty.')
+        if len(ids) >= model.max_model_len:
+            raise RequestError(
+                f'The prompt has {len(ids)} tokens, but the model takes {model.max_model_len} in all; '
+                'shorten it to leave room for at least one.'
+            )
+        low, high = min(ids), max(ids)
+        if low < 0 or high >= model.vocab_size:
+            raise RequestError(
+                f'The prompt holds token id {low if low < 0 else high}, but the vocabulary has {model.vocab_size} tokens.'
+            )
+        request.params.validate_vocab(model.vocab_size)
+
+    def _need_lora(self) -> None:
+        if not self.config.enable_lora:
+            raise RequestError(
+                'This engine was started without adapters; start it with enable_lora (--enable_lora true).'
+            )
+
+    def _forget_dropped(self) -> None:
+        if self.scheduler.dropped_adapters:
+            self._forget(self.scheduler.dropped_adapters)
+            self.scheduler.dropped_adapters = []
+
+    def _forget(self, uids: list[int]) -> None:
+        for uid in uids:
+            self.executor.forget_adapter(uid)

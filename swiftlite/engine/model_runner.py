@@ -1,0 +1,152 @@
+"""Runs plans on one device: network, KV cache, batch state, sampler."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from ..errors import SwiftliteError
+from ..layers.context import StepContext, step_context
+from ..layers.lora import PAGE
+from ..layers.parallel import TPGroup
+from ..models.decoder import Decoder
+from ..models.loader import fill_dummy, load_weights
+from .batch import BatchState
+from .config import EngineConfig, ModelConfig, cpu_cache_bytes, resolve_device
+from .lora import LoRAManager
+from .outputs import TokenLogprobs
+from .plan import StepPlan, StepResult
+from .sampler import Sampler
+
+
+class StepFuture(Protocol):
+    """A submitted step's result, which may not be there yet."""
+
+    def done(self) -> bool: ...
+
+    def result(self) -> StepResult: ...
+
+
+class DeviceResult:
+    """Sampled tokens on their way to the host; `done` never waits, `result` does."""
+
+    def __init__(self, step: int, tokens: torch.Tensor, logprobs: list[TokenLogprobs] | None):
+        self._step, self._logprobs = step, logprobs
+        self._event: torch.cuda.Event | None = None
+        if tokens.is_cuda:
+            self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            self._tokens.copy_(tokens, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._tokens = tokens
+
+    def done(self) -> bool:
+        return self._event is None or self._event.query()
+
+    def result(self) -> StepResult:
+        if self._event is not None:
+            self._event.synchronize()
+        return StepResult(self._step, self._tokens.tolist(), self._logprobs)
+
+
+class ModelRunner:
+    """One rank. `submit` queues a plan's work and returns a future; plans run in the order they are submitted."""
+
+    def __init__(self, config: EngineConfig, model: ModelConfig, tp: TPGroup = TPGroup()):
+        self.config, self.model_config, self.tp = config, model, tp
+        self.device = resolve_device(config.device, tp.rank)
+        if self.device.startswith('cuda'):
+            torch.cuda.set_device(self.device)
+        self.model = Decoder(model.decoder, model.max_model_len, tp, model.dtype, self.device)
+        if config.load_format == 'dummy':
+            fill_dummy(self.model, config.seed)
+        else:
+            load_weights(self.model, model.path)
+        self.lora: LoRAManager | None = None
+        if config.enable_lora:
+            self.lora = LoRAManager(self.model, num_pages(config), model.dtype, self.device)
+        self.state = BatchState(model.max_num_seqs, model.max_model_len, config.block_size, self.device)
+        self.sampler = Sampler(self.state)
+        self.num_blocks = 0
+
+    def fit_blocks(self) -> int:
+        """How many KV-cache blocks this rank's memory takes."""
+        config, model = self.config, self.model_config
+        per_block = (
+            sum(2 * a.num_kv_heads * a.head_dim for a in self.model.attentions())
+            * config.block_size
+            * model.dtype.itemsize
+        )
+        if config.num_gpu_blocks_override is not None:
+            return config.num_gpu_blocks_override
+        if self.device.startswith('cuda'):
+            torch.cuda.empty_cache()
+            free, total = torch.cuda.mem_get_info()
+            room = free - int(total * (1 - config.gpu_memory_utilization)) - self._activation_bytes()
+        else:
+            # more than every slot at full length is never used
+            room = min(cpu_cache_bytes(), per_block * -(-model.max_model_len // config.block_size) * model.max_num_seqs)
+        return max(room // per_block, 0)
+
+    @torch.inference_mode()
+    def allocate_cache(self, num_blocks: int) -> None:
+        """Give every attention layer its keys and values, [blocks, block_size, kv_heads, d]; SwiftliteError if too few."""
+        need = -(-self.model_config.max_model_len // self.config.block_size)
+        if num_blocks < need:
+            size = num_blocks * self.config.block_size
+            raise SwiftliteError(
+                f'The KV cache has room for {size} tokens, fewer than max_model_len {self.model_config.max_model_len}; '
+                f'lower --max_model_len to at most {size}, or give the engine more memory.'
+            )
+        self.num_blocks = num_blocks
+        for a in self.model.attentions():
+            shape = (num_blocks, self.config.block_size, a.num_kv_heads, a.head_dim)
+            a.key_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
+            a.value_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
+
+    @torch.inference_mode()
+    def submit(self, plan: StepPlan) -> StepFuture:
+        """Queue one step."""
+        self.state.update(plan)
+        lora = None
+        if self.lora is not None:
+            for load in plan.adapters:
+                self.lora.load(load)
+            lora = self.lora.batch(plan, [self.state.adapters[s] for s in plan.slots.tolist()])
+        inputs = self.state.inputs(plan)
+        context = StepContext(
+            inputs.cu_seqlens_q,
+            inputs.seq_lens,
+            inputs.block_tables,
+            inputs.slot_mapping,
+            int(plan.counts.max()),
+            int((plan.starts + plan.counts).max()),
+            lora,
+        )
+        with step_context(context):
+            hidden = self.model(inputs.input_ids, inputs.positions)
+        if not plan.sample.any():  # prefill chunks only
+            return DeviceResult(plan.step, inputs.slots[:0], None)
+        picked = torch.from_numpy(plan.sample).to(self.device)
+        last = (inputs.cu_seqlens_q[1:].long() - 1)[picked]
+        logits = self.model.logits(hidden[last])
+        lengths = (plan.starts + plan.counts)[plan.sample]
+        tokens, logprobs = self.sampler(logits, plan.slots[plan.sample], lengths, plan.num_logprobs)
+        tokens = self.tp.broadcast(tokens)
+        self.state.write_sampled(inputs.slots[picked], torch.from_numpy(lengths).to(self.device).long(), tokens)
+        return DeviceResult(plan.step, tokens, logprobs)
+
+    def _activation_bytes(self) -> int:
+        """What one step may need beside weights and cache."""
+        c, m = self.model_config.decoder, self.model_config
+        per_token = (
+            4 * c.hidden_size + 3 * c.intermediate_size // self.tp.size + c.num_heads * c.head_dim
+        ) * m.dtype.itemsize
+        return per_token * m.max_num_batched_tokens + 3 * 4 * c.vocab_size * m.max_num_seqs + 2**29
+
+
+def num_pages(config: EngineConfig) -> int:
+    """Rank pages for max_loras adapters of max_lora_rank; adapters of other ranks share them as they fit."""
+    return config.max_loras * -(-config.max_lora_rank // PAGE)

@@ -1,0 +1,89 @@
+"""Builds a request's outputs from its new tokens: text, stop strings, logprobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .detokenizer import Detokenizer, StopChecker
+from .outputs import CompletionOutput, Logprob, RequestOutput, SequenceOutput, TokenLogprobs
+from .request import EngineRequest
+
+
+class RequestState:
+    """One sequence in the front process. `update` returns what is new; `stopped` asks the caller to abort in the engine."""
+
+    def __init__(self, request: EngineRequest, tokenizer: Any, index: int = 0):
+        self.request, self.index = request, index
+        self._tokenizer = tokenizer
+        params = request.params
+        self._detokenizer = (
+            Detokenizer(tokenizer, params.skip_special_tokens) if params.detokenize and tokenizer is not None else None
+        )
+        self._stop = StopChecker(list(params.stop or ()), params.include_stop_str_in_output)
+        self.stopped = False  # by a stop string: the engine does not know yet
+        self.finished = False
+        self.cached = 0
+
+    def update(self, out: SequenceOutput) -> CompletionOutput:
+        """Turn an engine output into a delta; tokens after a stop string are dropped."""
+        self.cached = out.num_cached_tokens
+        delta = CompletionOutput(self.index, '', [], lora_request=self.request.lora)
+        if out.logprobs is not None:
+            delta.logprobs, delta.cumulative_logprob = [], 0.0
+        for i, token in enumerate(out.token_ids):
+            delta.token_ids.append(token)
+            if out.logprobs is not None:
+                assert delta.logprobs is not None and delta.cumulative_logprob is not None
+                delta.logprobs.append(self._logprobs(token, out.logprobs[i]))
+                delta.cumulative_logprob += out.logprobs[i].logprob
+            if self._detokenizer is None:
+                continue
+            last = out.finish_reason is not None and i == len(out.token_ids) - 1
+            if last and out.finish_reason == 'stop' and not self.request.params.include_stop_str_in_output:
+                continue  # the end token is no text
+            text, stop = self._stop.add(self._detokenizer.add(token))
+            delta.text += text
+            if stop is not None:
+                self.stopped = out.finish_reason is None
+                return self._finish(delta, 'stop', stop)
+        if out.finish_reason is not None:
+            delta.text += self._stop.flush()
+            return self._finish(delta, out.finish_reason, out.stop_reason)
+        return delta
+
+    def wrap(self, delta: CompletionOutput, prompt: str | None = None) -> RequestOutput:
+        return RequestOutput(
+            self.request.request_id,
+            prompt,
+            self.request.prompt_token_ids,
+            [delta],
+            self.finished,
+            self.cached,
+            self.request.lora,
+        )
+
+    def _finish(self, delta: CompletionOutput, reason: str, stop: Any) -> CompletionOutput:
+        self.finished = True
+        delta.finish_reason, delta.stop_reason = reason, stop
+        return delta
+
+    def _logprobs(self, token: int, step: TokenLogprobs) -> dict[int, Logprob]:
+        found = {
+            i: Logprob(v, rank + 1, self._text(i))
+            for rank, (i, v) in enumerate(zip(step.top_ids, step.top_logprobs, strict=False))
+        }
+        found.setdefault(token, Logprob(step.logprob, step.rank, self._text(token)))
+        return found
+
+    def _text(self, token: int) -> str | None:
+        return None if self._tokenizer is None else self._tokenizer.decode([token])
+
+
+def accumulate(total: CompletionOutput, delta: CompletionOutput) -> None:
+    """Add a delta to the answer so far."""
+    total.text += delta.text
+    total.token_ids += delta.token_ids
+    if delta.logprobs is not None:
+        total.logprobs = (total.logprobs or []) + delta.logprobs
+        total.cumulative_logprob = (total.cumulative_logprob or 0.0) + (delta.cumulative_logprob or 0.0)
+    total.finish_reason, total.stop_reason = delta.finish_reason, delta.stop_reason

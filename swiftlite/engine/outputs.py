@@ -1,0 +1,66 @@
+"""What leaves the engine (vLLM's shapes)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .request import LoRARequest
+
+
+@dataclass
+class Logprob:
+    """Natural log-probability of a token under the raw logits; rank 1 is the most likely."""
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclass
+class TokenLogprobs:
+    """One step's: the chosen token's (logprob, rank) and the best ones in order."""
+
+    logprob: float
+    rank: int
+    top_ids: list[int]
+    top_logprobs: list[float]
+
+
+@dataclass
+class SequenceOutput:
+    """New tokens of one request from one step, before detokenization."""
+
+    request_id: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: str | None = None  # stop | length | abort | error
+    stop_reason: int | str | None = None
+    num_cached_tokens: int = 0
+    error: str | None = None
+
+
+@dataclass
+class CompletionOutput:
+    """One answer. finish_reason: None while it runs, else stop, length or abort; stop_reason: the stop string or token id."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: list[dict[int, Logprob]] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    lora_request: LoRARequest | None = None
+
+
+@dataclass
+class RequestOutput:
+    """A request's answers so far (CUMULATIVE), or only what is new (DELTA)."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput] = field(default_factory=list)
+    finished: bool = False
+    num_cached_tokens: int = 0
+    lora_request: LoRARequest | None = None

@@ -1,0 +1,106 @@
+"""The engine in a process of its own. Started with `python -m swiftlite.engine.process FD`.
+
+Messages are (kind, …) tuples over a pipe. In: add, abort, call, stop. Out: ready, failed, outputs, reply, dead.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..errors import SwiftliteError
+from .config import EngineConfig
+from .engine import Engine
+from .outputs import SequenceOutput
+
+
+class EngineLoop:
+    """Steps while there is work, reads messages between steps."""
+
+    def __init__(self, engine: Engine, conn: Connection):
+        self.engine, self.conn = engine, conn
+        self.draining = False
+
+    def run(self) -> None:
+        """Until the pipe closes, or `stop` came and nothing runs."""
+        while True:
+            while self.conn.poll(0 if self.engine.has_work else None):
+                if not self._handle(self.conn.recv()):
+                    return
+                if self.draining and not self.engine.has_work:
+                    return
+            outputs = self.engine.step()
+            if outputs:
+                self.conn.send(('outputs', outputs))
+            if self.draining and not self.engine.has_work:
+                return
+
+    def _handle(self, message: tuple[Any, ...]) -> bool:
+        kind, *args = message
+        if kind == 'add':
+            request = args[0]
+            try:
+                self.engine.add_request(request)
+            except SwiftliteError as error:
+                self.conn.send(
+                    ('outputs', [SequenceOutput(request.request_id, [], finish_reason='error', error=str(error))])
+                )
+        elif kind == 'abort':
+            self.engine.abort(args[0])
+        elif kind == 'call':
+            number, name, *rest = args
+            try:
+                self.conn.send(('reply', number, getattr(self.engine, name)(*rest), None))
+            except SwiftliteError as error:
+                self.conn.send(('reply', number, None, str(error)))
+        elif kind == 'stop':
+            self.draining = True
+            return bool(args[0])  # False: at once
+        return True
+
+
+def main(conn: Connection) -> int:
+    """Load the engine the first message describes, and serve it."""
+    config: EngineConfig = conn.recv()
+    try:
+        engine = Engine(config)
+    except SwiftliteError as error:
+        conn.send(('failed', str(error)))
+        return 1
+    model = engine.model_config
+    conn.send(
+        (
+            'ready',
+            {
+                'max_model_len': model.max_model_len,
+                'vocab_size': model.vocab_size,
+                'eos_token_ids': model.eos_token_ids,
+                'dtype': str(model.dtype).removeprefix('torch.'),
+                'device': model.device,
+                'path': model.path,
+                'tokenizer': model.tokenizer,
+                'num_blocks': engine.blocks.num_blocks,
+                'block_size': config.block_size,
+            },
+        )
+    )
+    try:
+        EngineLoop(engine, conn).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return 0  # the front process is gone
+    except Exception as error:
+        traceback.print_exc()
+        conn.send(('dead', f'{type(error).__name__}: {error}'))
+        return 1
+    finally:
+        engine.shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front process decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(main(Connection(int(sys.argv[1]))))

@@ -1,0 +1,196 @@
+"""Decides what the next step computes, before the last step's tokens are known.
+
+Continuous batching (Orca, OSDI 2022) with chunked prefill (Sarathi, arXiv 2308.16369): running sequences first, then
+waiting ones in order of arrival, until the step's token budget is spent. When blocks run out the youngest running
+sequence gives its own up and is computed again later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from .adapters import AdapterTable
+from .block_manager import BlockManager
+from .outputs import SequenceOutput
+from .plan import AdapterLoad, SlotStart, StepPlan, StepResult
+from .sequence import Sequence, Status
+
+
+@dataclass
+class Step:
+    """A plan and the sequences behind its rows."""
+
+    plan: StepPlan
+    rows: list[Sequence]
+
+
+class Scheduler:
+    """Waiting and running sequences of one engine."""
+
+    def __init__(self, blocks: BlockManager, adapters: AdapterTable, max_num_seqs: int, max_num_batched_tokens: int):
+        self.blocks, self.adapters = blocks, adapters
+        self.max_tokens = max_num_batched_tokens
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self._slots = list(range(max_num_seqs - 1, -1, -1))
+        self._step = 0
+        self.num_preemptions = 0
+        self.dropped_adapters: list[int] = []  # uids that workers may forget
+
+    def add(self, seq: Sequence) -> None:
+        if seq.adapter:
+            self.adapters.reserve(seq.adapter)
+        self.waiting.append(seq)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def schedule(self) -> Step | None:
+        """The next step, or None when nothing can be computed before a result arrives."""
+        budget = self.max_tokens
+        rows: list[tuple[Sequence, int, int]] = []
+        preempted = False
+        for seq in list(self.running):
+            if budget == 0:
+                break
+            if seq.status is not Status.RUNNING or (seq.pending and seq.total >= seq.max_len):
+                continue  # preempted just now, or about to end by length
+            count = min(seq.total - seq.computed, budget)
+            while not self.blocks.grow(seq, seq.computed + count):
+                victim = self.running[-1]
+                self._preempt(victim)
+                preempted = True
+                if victim is seq:
+                    break
+            if seq.status is not Status.RUNNING:
+                break
+            rows.append((seq, seq.computed, count))
+            budget -= count
+        new: list[SlotStart] = []
+        loads: list[AdapterLoad] = []
+        while self.waiting and self._slots and budget > 0 and not preempted:
+            seq = self.waiting[0]
+            if seq.pending:  # preempted with a token in flight
+                break
+            started = self._start(seq)
+            if started is None:
+                break
+            self.waiting.popleft()
+            loads.extend(started)
+            new.append(
+                SlotStart(
+                    seq.slot,
+                    np.asarray(seq.tokens, dtype=np.int32),
+                    seq.prompt_len,
+                    seq.params,
+                    seq.seed,
+                    tuple(seq.stop_ids),
+                    seq.adapter,
+                )
+            )
+            count = min(seq.total - seq.computed, budget)
+            rows.append((seq, seq.computed, count))
+            budget -= count
+        if not rows:
+            return None
+        return self._plan(rows, new, loads)
+
+    def process(self, step: Step, result: StepResult) -> list[SequenceOutput]:
+        """Take a step's tokens in; sequences that end free what they hold. Overshoot of ended sequences is discarded."""
+        outputs = []
+        sampled = (seq for seq, sample in zip(step.rows, step.plan.sample, strict=False) if sample)
+        for i, (seq, token) in enumerate(zip(sampled, result.tokens, strict=False)):
+            seq.pending -= 1
+            if seq.status is Status.FINISHED:
+                continue
+            seq.tokens.append(token)
+            if seq.status is Status.RUNNING:
+                self.blocks.commit(seq)
+            reason, stop = seq.finish_reason()
+            logprobs = None
+            if seq.params.logprobs is not None and result.logprobs is not None:
+                logprobs = [result.logprobs[i]]
+            outputs.append(SequenceOutput(seq.request_id, [token], logprobs, reason, stop, max(seq.cached, 0)))
+            if reason is not None:
+                self.finish(seq)
+        return outputs
+
+    def finish(self, seq: Sequence) -> None:
+        """End a sequence wherever it is."""
+        if seq.status is Status.RUNNING:
+            self._leave(seq)
+            self.running.remove(seq)
+        elif seq.status is Status.WAITING:
+            self.waiting.remove(seq)
+        seq.status = Status.FINISHED
+        if seq.adapter:
+            self.dropped_adapters += self.adapters.leave(seq.adapter)
+
+    def _start(self, seq: Sequence) -> list[AdapterLoad] | None:
+        """Give a waiting sequence its slot, blocks and adapter; None when one of them is not to be had now."""
+        root = (seq.adapter, seq.request.cache_salt)
+        found = self.blocks.match(seq, root)
+        if not self.blocks.can_start(found, seq.total):
+            return None
+        loads: list[AdapterLoad] | None = []
+        if seq.adapter:
+            loads = self.adapters.acquire(seq.adapter)
+            if loads is None:
+                return None
+        self.blocks.start(seq, found)
+        if seq.cached < 0:
+            seq.cached = seq.computed
+        grown = self.blocks.grow(seq, seq.total)
+        assert grown
+        seq.slot = self._slots.pop()
+        seq.status = Status.RUNNING
+        self.running.append(seq)
+        return loads
+
+    def _preempt(self, seq: Sequence) -> None:
+        self._leave(seq)
+        self.running.remove(seq)
+        seq.status = Status.WAITING
+        self.waiting.appendleft(seq)
+        self.num_preemptions += 1
+
+    def _leave(self, seq: Sequence) -> None:
+        self.blocks.release(seq)
+        self._slots.append(seq.slot)
+        seq.slot = -1
+        if seq.adapter:
+            self.adapters.release(seq.adapter)
+
+    def _plan(self, rows: list[tuple[Sequence, int, int]], new: list[SlotStart], loads: list[AdapterLoad]) -> Step:
+        rows.sort(key=lambda r: r[0].adapter)  # one run of rows an adapter, the base's first
+        blocks: list[tuple[int, int, list[int]]] = []
+        num_logprobs = -1
+        sample = np.zeros(len(rows), dtype=bool)
+        for i, (seq, start, count) in enumerate(rows):
+            if len(seq.blocks) > seq.sent_blocks:
+                blocks.append((seq.slot, seq.sent_blocks, seq.blocks[seq.sent_blocks :]))
+                seq.sent_blocks = len(seq.blocks)
+            sample[i] = start + count == seq.total
+            seq.computed = start + count
+            self.blocks.commit(seq)
+            if sample[i]:
+                seq.pending += 1
+                if seq.params.logprobs is not None:
+                    num_logprobs = max(num_logprobs, seq.params.logprobs)
+        self._step += 1
+        plan = StepPlan(
+            self._step,
+            np.asarray([r[0].slot for r in rows], dtype=np.int32),
+            np.asarray([r[1] for r in rows], dtype=np.int32),
+            np.asarray([r[2] for r in rows], dtype=np.int32),
+            sample,
+            new,
+            blocks,
+            loads,
+            num_logprobs,
+        )
+        return Step(plan, [r[0] for r in rows])

@@ -1,0 +1,61 @@
+"""A request while it is in the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import Enum
+
+from .request import EngineRequest
+
+
+class Status(Enum):
+    WAITING = 0
+    RUNNING = 1
+    FINISHED = 2
+
+
+class Sequence:
+    """Token ids known so far and how far the submitted steps have got.
+
+    A step is planned before the last one's result is known: `pending` counts sampled tokens that exist on the device
+    only. Positions [0, computed) have their keys and values written by submitted steps.
+    """
+
+    def __init__(self, request: EngineRequest, seed: int, stop_ids: frozenset[int], max_len: int, adapter: int):
+        self.request, self.params = request, request.params
+        self.tokens = list(request.prompt_token_ids)
+        self.prompt_len = len(self.tokens)
+        self.seed, self.stop_ids, self.adapter = seed, stop_ids, adapter
+        limit = max_len if self.params.max_tokens is None else min(self.prompt_len + self.params.max_tokens, max_len)
+        self.max_len = limit
+        self.status = Status.WAITING
+        self.slot = -1
+        self.pending = 0
+        self.computed = 0
+        self.cached = -1  # prompt tokens found in the prefix cache at first admission
+        self.blocks: list[int] = []
+        self.sent_blocks = 0  # how many of `blocks` the workers know
+        self.committed = 0  # how many of `blocks` are in the prefix cache
+        self.chain: Hashable = None  # the last committed block's key number, or the root
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def total(self) -> int:
+        """Tokens, those in flight included."""
+        return len(self.tokens) + self.pending
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.tokens) - self.prompt_len
+
+    def finish_reason(self) -> tuple[str | None, int | None]:
+        """(reason, stop token id) after the last known token, or (None, None)."""
+        last = self.tokens[-1]
+        if self.num_outputs >= self.params.min_tokens and last in self.stop_ids:
+            return 'stop', (last if last in (self.params.stop_token_ids or ()) else None)
+        if len(self.tokens) >= self.max_len:
+            return 'length', None
+        return None, None

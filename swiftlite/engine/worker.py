@@ -1,0 +1,51 @@
+"""A tensor-parallel rank above 0: does what rank 0 sends. Started with `python -m swiftlite.engine.worker FD`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from ..errors import SwiftliteError
+from .executor import RankSetup, join
+from .model_runner import ModelRunner
+
+
+def serve(conn: Connection) -> None:
+    """Load, then run commands until the pipe closes."""
+    setup: RankSetup = conn.recv()
+    try:
+        runner = ModelRunner(setup.config, setup.model, join(setup))
+    except SwiftliteError as error:
+        conn.send(('error', str(error)))
+        return
+    conn.send(('ok', None))
+    while True:
+        try:
+            command, *args = conn.recv()
+        except EOFError:
+            return
+        if command == 'submit':
+            runner.submit(args[0])
+        elif command == 'forget_adapter':
+            assert runner.lora is not None
+            runner.lora.forget(args[0])
+        else:
+            try:
+                conn.send(('ok', _call(runner, command, args)))
+            except SwiftliteError as error:
+                conn.send(('error', str(error)))
+
+
+def _call(runner: ModelRunner, command: str, args: list) -> object:
+    if command == 'fit_blocks':
+        return runner.fit_blocks()
+    if command == 'allocate_cache':
+        return runner.allocate_cache(*args)
+    assert command == 'register_adapter' and runner.lora is not None
+    return runner.lora.register(*args)
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is rank 0's business
+    serve(Connection(int(sys.argv[1])))

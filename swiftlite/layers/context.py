@@ -1,0 +1,52 @@
+"""What every layer may read about the step that is running: the one global of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from .lora import LoRABatch
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One variable-length batch of T query tokens from B sequences.
+
+    cu_seqlens_q  [B+1] int32   offsets of each sequence's query tokens
+    seq_lens      [B]   int32   keys each sequence attends to, this step's tokens included
+    block_tables  [B, max_blocks] int32
+    slot_mapping  [T]   int64   cache slot of each token (block * block_size + offset), -1: not cached
+    """
+
+    cu_seqlens_q: torch.Tensor
+    seq_lens: torch.Tensor
+    block_tables: torch.Tensor
+    slot_mapping: torch.Tensor
+    max_query_len: int
+    max_seq_len: int
+    lora: LoRABatch | None = None
+
+
+_current: StepContext | None = None
+
+
+@contextmanager
+def step_context(context: StepContext) -> Iterator[None]:
+    """Make `context` the running step's; nesting is a mistake."""
+    global _current
+    assert _current is None, 'a step is already running'
+    _current = context
+    try:
+        yield
+    finally:
+        _current = None
+
+
+def current_step() -> StepContext:
+    assert _current is not None, 'no step is running'
+    return _current

@@ -1,0 +1,54 @@
+"""Adapter weights beside a linear layer, and one step's adapters.
+
+Rank-paged storage (S-LoRA, arXiv 2311.03285): the pool of a layer is a matrix whose rows are rank-1 terms; an adapter
+owns a few pages of PAGE rows, the same pages in every layer, so adapters of different ranks mix without padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+PAGE = 8  # ranks a page
+
+
+class LoRAStore:
+    """Pools of one linear layer: a [slices, ranks, in], b [ranks, out]; b carries the adapter's scaling."""
+
+    def __init__(
+        self,
+        num_pages: int,
+        in_features: int,
+        slices: list[tuple[int, int]],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        ranks = num_pages * PAGE
+        out_features = sum(rows for _, rows in slices)
+        self.slices = slices  # (start, rows) in the layer's output
+        self.a = torch.zeros(len(slices), ranks, in_features, dtype=dtype, device=device)
+        self.b = torch.zeros(ranks, out_features, dtype=dtype, device=device)
+
+    def write(self, rows: torch.Tensor, index: int, a: torch.Tensor | None, b: torch.Tensor | None) -> None:
+        """Put an adapter's A [r, in] and scaled B [out, r] of slice `index` into its pages' rows; None: not a target."""
+        start, width = self.slices[index]
+        self.a[index, rows] = 0
+        self.b[rows, start : start + width] = 0
+        if a is not None and b is not None:
+            self.a[index, rows[: a.shape[0]]] = a.to(self.a.dtype).to(self.a.device)
+            self.b[rows[: a.shape[0]], start : start + width] = b.t().to(self.b.dtype).to(self.b.device)
+
+
+@dataclass(frozen=True)
+class LoRABatch:
+    """The step's adapters: (first token, last token + 1, pool rows [r] int64) runs; tokens outside a run are the base's."""
+
+    runs: tuple[tuple[int, int, torch.Tensor], ...]
+
+    def apply(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor) -> None:
+        """y [T, out] += (x Aᵀ) B for every run, in place."""
+        for begin, end, rows in self.runs:
+            xs, b = x[begin:end], store.b[rows]
+            for index, (start, width) in enumerate(store.slices):
+                y[begin:end, start : start + width] += (xs @ store.a[index, rows].t()) @ b[:, start : start + width]

@@ -1,0 +1,160 @@
+"""The pre-norm decoder that Llama-like families share; a DecoderConfig says how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from swiftlite_kernels.activation import silu_and_mul
+
+from ..layers.attention import Attention
+from ..layers.embedding import VocabEmbedding
+from ..layers.linear import ColumnParallelLinear, Linear, QKVParallelLinear, RowParallelLinear
+from ..layers.norm import RMSNorm
+from ..layers.parallel import TPGroup
+from ..layers.rotary import RotaryEmbedding
+from ..layers.target import Target
+from .config import DecoderConfig
+
+
+class SelfAttention(nn.Module):
+    def __init__(
+        self,
+        prefix: str,
+        config: DecoderConfig,
+        layer: int,
+        rotary: RotaryEmbedding,
+        tp: TPGroup,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        super().__init__()
+        c = config
+        self.qkv = QKVParallelLinear(
+            prefix, c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.qkv_bias, tp, dtype, device
+        )
+        self.o = RowParallelLinear(
+            prefix, 'o_proj', c.num_heads * c.head_dim, c.hidden_size, c.o_bias, tp, dtype, device
+        )
+        self.sizes = [s.rows for s in self.qkv.slices]
+        self.head_dim, self.rotary = c.head_dim, rotary
+        self.q_norm = RMSNorm(f'{prefix}.q_norm', c.head_dim, c.rms_norm_eps, dtype, device) if c.qk_norm else None
+        self.k_norm = RMSNorm(f'{prefix}.k_norm', c.head_dim, c.rms_norm_eps, dtype, device) if c.qk_norm else None
+        self.attention = Attention(
+            self.qkv.num_heads, self.qkv.num_kv_heads, c.head_dim, c.sliding_windows[layer], device
+        )
+
+    def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q = self.q_norm(q.unflatten(-1, (-1, self.head_dim))).flatten(1)
+            k = self.k_norm(k.unflatten(-1, (-1, self.head_dim))).flatten(1)
+        self.rotary(positions, q, k)
+        return self.o(self.attention(q, k, v))
+
+
+class MLP(nn.Module):
+    def __init__(self, prefix: str, config: DecoderConfig, tp: TPGroup, dtype: torch.dtype, device: torch.device | str):
+        super().__init__()
+        c = config
+        self.gate_up = ColumnParallelLinear(
+            prefix,
+            c.hidden_size,
+            {'gate_proj': c.intermediate_size, 'up_proj': c.intermediate_size},
+            c.mlp_bias,
+            tp,
+            dtype,
+            device,
+        )
+        self.down = RowParallelLinear(
+            prefix, 'down_proj', c.intermediate_size, c.hidden_size, c.mlp_bias, tp, dtype, device
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate_up = self.gate_up(x)
+        out = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=x.dtype, device=x.device)
+        silu_and_mul(out, gate_up)
+        return self.down(out)
+
+
+class DecoderLayer(nn.Module):
+    def __init__(
+        self,
+        prefix: str,
+        config: DecoderConfig,
+        layer: int,
+        rotary: RotaryEmbedding,
+        tp: TPGroup,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        super().__init__()
+        self.input_norm = RMSNorm(f'{prefix}.input_layernorm', config.hidden_size, config.rms_norm_eps, dtype, device)
+        self.attention = SelfAttention(f'{prefix}.self_attn', config, layer, rotary, tp, dtype, device)
+        self.post_norm = RMSNorm(
+            f'{prefix}.post_attention_layernorm', config.hidden_size, config.rms_norm_eps, dtype, device
+        )
+        self.mlp = MLP(f'{prefix}.mlp', config, tp, dtype, device)
+
+    def forward(
+        self, positions: torch.Tensor, x: torch.Tensor, residual: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x: the last branch's output, residual: the stream before it was added (None at the first layer)."""
+        if residual is None:
+            x, residual = self.input_norm(x), x
+        else:
+            x, residual = self.input_norm.add_norm(x, residual)
+        x = self.attention(positions, x)
+        x, residual = self.post_norm.add_norm(x, residual)
+        return self.mlp(x), residual
+
+
+class Decoder(nn.Module):
+    """Token ids → hidden states → logits, reading and writing the paged KV cache of the running step."""
+
+    def __init__(
+        self, config: DecoderConfig, max_model_len: int, tp: TPGroup, dtype: torch.dtype, device: torch.device | str
+    ):
+        super().__init__()
+        self.config = config
+        self.embed = VocabEmbedding('model.embed_tokens', config.vocab_size, config.hidden_size, tp, dtype, device)
+        rotary = RotaryEmbedding(config.head_dim, max_model_len, config.rope_theta, config.rope_scaling, device)
+        self.layers = nn.ModuleList(
+            DecoderLayer(f'model.layers.{i}', config, i, rotary, tp, dtype, device) for i in range(config.num_layers)
+        )
+        self.norm = RMSNorm('model.norm', config.hidden_size, config.rms_norm_eps, dtype, device)
+        self.head = (
+            self.embed
+            if config.tie_word_embeddings
+            else VocabEmbedding('lm_head', config.vocab_size, config.hidden_size, tp, dtype, device)
+        )
+
+    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """input_ids, positions [T] int64 → normalised hidden states [T, hidden]."""
+        x, residual = self.embed(input_ids), None
+        for layer in self.layers:
+            x, residual = layer(positions, x, residual)
+        assert residual is not None
+        return self.norm.add_norm(x, residual)[0]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [R, hidden] → [R, vocab] fp32."""
+        return self.head.logits(hidden)
+
+    def linears(self) -> Iterator[Linear]:
+        """Every layer that an adapter may target."""
+        return (m for m in self.modules() if isinstance(m, Linear))
+
+    def attentions(self) -> Iterator[Attention]:
+        """Every layer that owns a KV cache, in order."""
+        return (m for m in self.modules() if isinstance(m, Attention))
+
+    def targets(self) -> dict[str, Target]:
+        """Every tensor this network reads, by checkpoint name."""
+        out: dict[str, Target] = {}
+        for module in self.modules():
+            if isinstance(module, (Linear, RMSNorm, VocabEmbedding)):
+                out.update(module.targets())
+        return out
