@@ -1,0 +1,1 @@
+"""One dataclass per command: every field is a flag, documented here and nowhere else."""

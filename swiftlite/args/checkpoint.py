@@ -1,0 +1,29 @@
+"""What a command recovers from the ``sft_args.json`` beside the weights."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from swiftlite.args.fields import Args
+from swiftlite.registry.resolve import read_checkpoint_args
+
+# the model itself (type, path, revision, adapter) is recovered by `registry.resolve.resolve_model`
+PROMPT_FIELDS = ('template_type', 'dtype', 'system')
+DATA_FIELDS = ('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', 'seed', 'model_name', 'model_author')
+
+
+def recover(cls: type[Args], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """`typed` with the fields filled in that the user left out and the checkpoint knows.
+
+    The prompt's fields always, unless ``--load_args_from_ckpt_dir false``; the data's with ``--load_dataset_config``.
+    """
+    ckpt_dir = typed.get('ckpt_dir')
+    if ckpt_dir is None or not typed.get('load_args_from_ckpt_dir', True):
+        return dict(typed)
+    names = PROMPT_FIELDS + (DATA_FIELDS if typed.get('load_dataset_config') else ())
+    known = {f.name for f in fields(cls)}
+    saved = read_checkpoint_args(ckpt_dir)
+    found = {name: saved[name] for name in names if name in known and saved.get(name) is not None}
+    if 'dataset' in typed or 'val_dataset' in typed:
+        found = {name: value for name, value in found.items() if name not in ('dataset', 'val_dataset')}
+    return {**found, **typed}

@@ -1,0 +1,45 @@
+"""``swiftlite deploy``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swiftlite.args.fields import arg
+from swiftlite.args.groups import CheckpointArgs, EngineArgs
+from swiftlite.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployArgs(EngineArgs, CheckpointArgs):
+    """Serve a model and its adapters over OpenAI's API."""
+
+    summary: ClassVar[str] = "Serve a model and its adapters over OpenAI's API; vLLM's server flags are understood."
+    examples: ClassVar[tuple[str, ...]] = (
+        'swiftlite deploy --model_type tiny-chat',
+        'swiftlite deploy --ckpt_dir output/tiny-chat/v0-…/checkpoint-60 --lora_modules a=/adapters/a b=/adapters/b',
+    )
+
+    host: str = arg('0.0.0.0', 'address to listen on', group='server')
+    port: int = arg(8000, 'port to listen on; 0: a free one', group='server', low=0, high=65535)
+    api_key: str | None = arg(None, 'clients must send this as a bearer token', group='server')
+    ssl_keyfile: str | None = arg(None, 'key for https', group='server')
+    ssl_certfile: str | None = arg(None, 'certificate for https', group='server')
+    served_model_name: list[str] = arg(
+        [], 'names the base model answers to', group='server', shown='the model type, or the path as given'
+    )
+    owned_by: str = arg('swiftlite', 'owned_by in /v1/models', group='server')
+    verbose: bool = arg(True, 'log every request', group='server')
+    log_interval: float = arg(10, 'seconds between lines of statistics; 0: none', group='server', low=0)
+    enable_lora: bool = arg(
+        False,
+        'let adapters be loaded while the server runs, too; --lora_modules and a LoRA in --ckpt_dir imply it',
+        group='adapters',
+        aliases=('vllm_enable_lora',),
+    )
+    tokenizer: str | None = arg(None, 'folder of the tokenizer', group='model', shown="the model's")
+    seed: int = arg(42, 'of requests that bring none', group='engine')
+
+    def check(self) -> None:
+        CheckpointArgs.check(self)
+        EngineArgs.check(self)
+        if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
+            raise UsageError('--ssl_keyfile and --ssl_certfile go together')

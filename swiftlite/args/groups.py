@@ -1,0 +1,192 @@
+"""Fields that several commands share: which model, which data, how the engine runs, how replies are drawn."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from swiftlite.args.fields import Args, arg
+from swiftlite.errors import UsageError
+from swiftlite.registry.resolve import ModelSource, get_template_spec, resolve_model
+
+DTYPES = {
+    'auto': 'auto',
+    'bf16': 'bf16',
+    'bfloat16': 'bf16',
+    'fp16': 'fp16',
+    'float16': 'fp16',
+    'half': 'fp16',
+    'fp32': 'fp32',
+    'float32': 'fp32',
+    'float': 'fp32',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs(Args):
+    """Which model, and how its prompts are written."""
+
+    model_type: str | None = arg(
+        None, "name of a model, as listed by 'swiftlite models'; 'tiny-chat' needs no download", group='model'
+    )
+    model_id_or_path: str | None = arg(
+        None,
+        'folder or hub id of the weights; the type is found from its config. A model type is accepted too',
+        group='model',
+        aliases=('model',),
+    )
+    model_revision: str | None = arg(None, 'branch, tag or commit on the hub', group='model', aliases=('revision',))
+    template_type: str | None = arg(
+        None,
+        "prompt format, as listed by 'swiftlite models'",
+        group='model',
+        aliases=('template',),
+        shown="the model's",
+    )
+    dtype: str = arg(
+        'auto',
+        'number format of the weights: auto, bf16, fp16 or fp32',
+        group='model',
+        aliases=('torch_dtype',),
+        choices=DTYPES,
+    )
+    system: str | None = arg(
+        None,
+        "system prompt of conversations that bring none; '' for no system turn",
+        group='model',
+        shown="the template's",
+    )
+
+    def check(self) -> None:
+        if self.template_type is not None and self.template_type.lower() == 'auto':
+            object.__setattr__(self, 'template_type', None)
+        if self.template_type is not None:
+            object.__setattr__(self, 'template_type', get_template_spec(self.template_type).name)
+
+    def source(self) -> ModelSource:
+        """Which model these arguments name."""
+        return resolve_model(
+            self.model_type, self.model_id_or_path, getattr(self, 'ckpt_dir', None), self.model_revision
+        )
+
+    def template_options(self) -> dict[str, Any]:
+        """Keyword arguments of ``get_template``: the system prompt, where one was given."""
+        return {} if self.system is None else {'default_system': self.system or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointArgs(ModelArgs):
+    """The model may also be something ``sft`` wrote."""
+
+    ckpt_dir: str | None = arg(
+        None,
+        'checkpoint folder of sft or export; everything else about the model is recovered from it',
+        group='model',
+        aliases=('adapters',),
+    )
+    load_args_from_ckpt_dir: bool = arg(
+        True, 'recover the template, dtype and system prompt from the sft_args.json in --ckpt_dir', group='model'
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataArgs(Args):
+    """Which rows."""
+
+    dataset: list[str] = arg(
+        [],
+        "data sets and files (jsonl, json, csv), each with an optional '#N' for N random rows",
+        group='data',
+        split=',',
+    )
+    val_dataset: list[str] = arg([], 'held-out data, in place of a part of --dataset', group='data', split=',')
+    dataset_test_ratio: float = arg(
+        0.01,
+        'share of --dataset that is held out when there is no --val_dataset',
+        group='data',
+        aliases=('split_dataset_ratio',),
+        low=0,
+        high=0.99,
+    )
+    dataset_seed: int | None = arg(None, 'seed of the sampling and the split', group='data', shown='--seed')
+    model_name: list[str] | None = arg(
+        None, 'name the model gives itself with self-cognition: Chinese and English, or one for both', group='data'
+    )
+    model_author: list[str] | None = arg(None, 'who made it: Chinese and English, or one for both', group='data')
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineArgs(Args):
+    """How the engine runs; vLLM's names."""
+
+    tensor_parallel_size: int = arg(
+        1, 'devices that share the model', group='engine', aliases=('vllm_tensor_parallel_size', '-tp'), low=1
+    )
+    gpu_memory_utilization: float = arg(
+        0.9,
+        "share of the GPU's memory to use",
+        group='engine',
+        aliases=('vllm_gpu_memory_utilization',),
+        low=0.01,
+        high=1,
+    )
+    max_model_len: int | None = arg(
+        None,
+        'longest prompt and reply together, in tokens',
+        group='engine',
+        aliases=('vllm_max_model_len',),
+        low=1,
+        shown="the model's",
+    )
+    max_num_seqs: int = arg(256, 'requests in one batch', group='engine', aliases=('vllm_max_num_seqs',), low=1)
+    max_num_batched_tokens: int | None = arg(None, 'tokens in one step', group='engine', low=1)
+    block_size: int = arg(16, 'tokens in a block of the KV cache', group='engine', low=1)
+    num_gpu_blocks_override: int | None = arg(None, 'blocks of the KV cache', group='engine', low=1, shown='what fits')
+    enable_prefix_caching: bool = arg(True, 'reuse what prompts have in common', group='engine')
+    enforce_eager: bool = arg(False, 'no CUDA graphs', group='engine', aliases=('vllm_enforce_eager',))
+    load_format: str = arg(
+        'auto', 'auto, or dummy for random weights', group='engine', choices=('auto', 'safetensors', 'dummy')
+    )
+    lora_modules: list[str] = arg(
+        [],
+        'adapters to serve beside the base model, each as name=path',
+        group='adapters',
+        aliases=('vllm_lora_modules',),
+    )
+    max_loras: int = arg(8, 'adapters in one batch', group='adapters', low=1)
+    max_lora_rank: int = arg(64, 'highest rank of an adapter', group='adapters', aliases=('vllm_max_lora_rank',), low=1)
+
+    def check(self) -> None:
+        names = []
+        for module in self.lora_modules:
+            name, mark, path = module.partition('=')
+            if not (mark and name and path):
+                raise UsageError(f"--lora_modules takes name=path, not '{module}'")
+            if name in names:
+                raise UsageError(f"--lora_modules names '{name}' twice")
+            names.append(name)
+
+    def adapters(self) -> dict[str, str]:
+        """Name → folder of each of ``--lora_modules``."""
+        return dict(module.split('=', 1) for module in self.lora_modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationArgs(Args):
+    """How replies are drawn; None leaves it to the checkpoint's generation_config.json."""
+
+    max_new_tokens: int = arg(2048, 'longest reply in tokens', group='generation', aliases=('max_tokens',), low=1)
+    do_sample: bool | None = arg(
+        None, 'false: always the most likely token', group='generation', shown="the checkpoint's"
+    )
+    temperature: float | None = arg(
+        None, 'spread of the choice; 0 takes the most likely token', group='generation', low=0, shown="the checkpoint's"
+    )
+    top_k: int | None = arg(
+        None, 'choose among the k most likely; -1 or 0: all', group='generation', low=-1, shown="the checkpoint's"
+    )
+    top_p: float | None = arg(
+        None, 'choose among the most likely that make up p', group='generation', low=0, high=1, shown="the checkpoint's"
+    )
+    repetition_penalty: float | None = arg(
+        None, 'above 1: less of what was said', group='generation', low=0.01, shown="the checkpoint's"
+    )
+    stop_words: list[str] = arg([], 'texts that end a reply', group='generation')

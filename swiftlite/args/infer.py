@@ -1,0 +1,42 @@
+"""``swiftlite infer``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swiftlite.args.fields import arg
+from swiftlite.args.groups import CheckpointArgs, DataArgs, EngineArgs, GenerationArgs
+from swiftlite.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferArgs(GenerationArgs, EngineArgs, DataArgs, CheckpointArgs):
+    """Chat in the terminal, or answer a data set."""
+
+    summary: ClassVar[str] = 'Chat with a model in the terminal, or answer a whole data set into a file.'
+    examples: ClassVar[tuple[str, ...]] = (
+        'swiftlite infer --model_type tiny-chat',
+        'swiftlite infer --ckpt_dir output/tiny-chat/v0-…/checkpoint-60 --load_dataset_config true',
+    )
+
+    load_dataset_config: bool = arg(
+        False,
+        'answer the held-out rows of the data that --ckpt_dir was trained on',
+        group='data',
+        aliases=('load_data_args',),
+    )
+    show_dataset_sample: int = arg(-1, 'rows to answer; -1: all', group='data', aliases=('val_dataset_sample',), low=-1)
+    eval_human: bool | None = arg(
+        None, 'true: chat in the terminal even with data', group='results', shown='chat when there is no data'
+    )
+    stream: bool = arg(True, 'print a reply while it is written', group='results')
+    save_result: bool = arg(True, 'write the replies to a jsonl file', group='results')
+    result_dir: str | None = arg(None, 'folder of that file', group='results', shown='infer_result in the checkpoint')
+    verbose: bool | None = arg(None, 'print every row and its reply', group='results', shown='for up to 20 rows')
+    seed: int = arg(42, 'of every random choice', group='generation')
+
+    def check(self) -> None:
+        CheckpointArgs.check(self)
+        EngineArgs.check(self)
+        self.fill('dataset_seed', self.seed)
+        if self.load_dataset_config and self.ckpt_dir is None:
+            raise UsageError('--load_dataset_config needs --ckpt_dir, the checkpoint whose data is meant')

@@ -1,0 +1,114 @@
+"""``swiftlite sft``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swiftlite.args.fields import arg
+from swiftlite.args.groups import DataArgs, ModelArgs
+from swiftlite.errors import UsageError
+
+SCHEDULES = ('cosine', 'linear', 'constant', 'constant_with_warmup', 'polynomial', 'cosine_with_restarts')
+REPORTS = ('tensorboard', 'none')
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftArgs(DataArgs, ModelArgs):
+    """Fine-tune a model: a LoRA, or all of its weights."""
+
+    summary: ClassVar[str] = 'Fine-tune a model on conversations: a LoRA, or all of its weights.'
+    examples: ClassVar[tuple[str, ...]] = (
+        "swiftlite sft --model_type tiny-chat --dataset self-cognition --model_name 小黄 'Xiao Huang' "
+        '--model_author 魔搭 ModelScope',
+        'swiftlite sft --model Qwen/Qwen2.5-7B-Instruct --dataset my.jsonl#1000 --lora_target_modules ALL',
+    )
+
+    sft_type: str = arg(
+        'lora',
+        'lora: a small adapter; full: every weight',
+        group='tuner',
+        aliases=('train_type', 'tuner_type'),
+        choices=('lora', 'full'),
+    )
+    lora_target_modules: list[str] = arg(
+        ['DEFAULT'],
+        "linear layers that get an adapter: DEFAULT (the family's attention inputs), ALL, or names such as q_proj",
+        group='tuner',
+        aliases=('target_modules',),
+        split=',',
+    )
+    lora_rank: int = arg(8, 'rank of the adapter', group='tuner', low=1)
+    lora_alpha: float = arg(32, 'its scale: alpha / rank', group='tuner', low=0)
+    lora_dropout: float = arg(
+        0.05, 'dropout of its input', group='tuner', aliases=('lora_dropout_p',), low=0, high=0.99
+    )
+    use_rslora: bool = arg(False, 'scale by alpha / √rank', group='tuner')
+
+    max_length: int | None = arg(2048, 'longest row in tokens; -1 for no limit', group='data', low=-1)
+    truncation_strategy: str = arg(
+        'delete',
+        'what becomes of longer rows: delete drops them, truncation_left keeps their end',
+        group='data',
+        choices={'delete': 'delete', 'truncation_left': 'truncation_left', 'left': 'truncation_left'},
+    )
+
+    output_dir: str = arg('output', 'folder for the results', group='training')
+    add_output_dir_suffix: bool = arg(
+        True,
+        'write to <output_dir>/<model_type>/vN-date-time, a fresh folder for each run',
+        group='training',
+        aliases=('add_version',),
+    )
+    num_train_epochs: float = arg(1, 'passes over the data', group='training', low=0)
+    max_steps: int = arg(-1, 'stop after so many steps; -1: after the epochs', group='training', low=-1)
+    batch_size: int = arg(
+        1, 'rows a step and device', group='training', aliases=('per_device_train_batch_size',), low=1
+    )
+    eval_batch_size: int | None = arg(
+        None,
+        'rows a step and device when measuring the held-out loss',
+        group='training',
+        aliases=('per_device_eval_batch_size',),
+        low=1,
+        shown='--batch_size',
+    )
+    gradient_accumulation_steps: int | None = arg(
+        None, 'steps before the weights change', group='training', low=1, shown='16 rows in all'
+    )
+    learning_rate: float | None = arg(
+        None, 'step size', group='training', low=0, shown='1e-4 for a LoRA, 1e-5 for full'
+    )
+    weight_decay: float = arg(0.1, 'weight decay of AdamW', group='training', low=0)
+    adam_beta1: float = arg(0.9, 'beta1 of AdamW', group='training', low=0, high=0.9999)
+    adam_beta2: float = arg(0.95, 'beta2 of AdamW', group='training', low=0, high=0.9999)
+    lr_scheduler_type: str = arg('cosine', f'one of {", ".join(SCHEDULES)}', group='training', choices=SCHEDULES)
+    warmup_ratio: float = arg(0.05, 'share of the steps in which the rate rises', group='training', low=0, high=1)
+    max_grad_norm: float = arg(1.0, 'gradients are scaled down to this norm', group='training', low=0)
+    gradient_checkpointing: bool | None = arg(
+        None, 'less memory for a quarter more time', group='training', shown='true on a GPU'
+    )
+    seed: int = arg(42, 'of every random choice', group='training')
+
+    eval_steps: int | None = arg(
+        None, 'steps between held-out losses', group='results', low=1, shown='50 for a LoRA, 200 for full'
+    )
+    save_steps: int | None = arg(None, 'steps between checkpoints', group='results', low=1, shown='--eval_steps')
+    save_total_limit: int | None = arg(2, 'checkpoints kept: the best and the last', group='results', low=1)
+    logging_steps: int = arg(5, 'steps between lines of the log', group='results', low=1)
+    report_to: list[str] = arg(['tensorboard'], 'tensorboard or none', group='results', choices=REPORTS)
+    resume_from_checkpoint: str | None = arg(None, 'checkpoint folder to go on from', group='results')
+
+    def check(self) -> None:
+        super().check()
+        if not self.dataset:
+            raise UsageError('no data is given: use --dataset with a name or with files (jsonl, json, csv)')
+        full = self.sft_type == 'full'
+        for name, value in (
+            ('learning_rate', 1e-5 if full else 1e-4),
+            ('eval_steps', 200 if full else 50),
+            ('eval_batch_size', self.batch_size),
+            ('dataset_seed', self.seed),
+        ):
+            self.fill(name, value)
+        self.fill('save_steps', self.eval_steps)
+        if self.max_length is not None and self.max_length <= 0:
+            object.__setattr__(self, 'max_length', None)
