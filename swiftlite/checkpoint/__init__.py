@@ -12,7 +12,7 @@ _WHERE = {
     'iter_tensors': 'tensors',
     'load_tokenizer': 'tokenizer',
     'native_checkpoint': 'native',
-    'fingerprint': 'fingerprint',
+    'fingerprint': 'identity',
     'Adapter': 'adapter',
     'LoRAWeights': 'adapter',
     'read_adapter': 'adapter',

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..errors import SwiftliteError
-from .config import read_json
-from .mappings import MAPPINGS, Mapping
-from .native import write_json
-from .tensors import iter_file
+from swiftlite.checkpoint.config import read_json
+from swiftlite.checkpoint.mappings import MAPPINGS, Mapping
+from swiftlite.checkpoint.native import write_json
+from swiftlite.checkpoint.tensors import iter_file
+from swiftlite.errors import SwiftliteError
 
 _PREFIX = 'base_model.model.'
 # Options that change what an adapter computes; any other value than these is refused.

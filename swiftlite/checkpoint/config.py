@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from ..errors import SwiftliteError
-from .mappings import Mapping, mapping_of
+from swiftlite.checkpoint.mappings import Mapping, mapping_of
+from swiftlite.errors import SwiftliteError
 
 
 def read_json(path: Path) -> dict:

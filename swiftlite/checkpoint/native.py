@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..errors import SwiftliteError
-from .config import generation_config, raw_config, read_config
-from .mappings import mapping_of
-from .tensors import iter_tensors, weight_files
-from .tokenizer import load_tokenizer
+from swiftlite.checkpoint.config import generation_config, raw_config, read_config
+from swiftlite.checkpoint.mappings import mapping_of
+from swiftlite.checkpoint.tensors import iter_tensors, weight_files
+from swiftlite.checkpoint.tokenizer import load_tokenizer
+from swiftlite.errors import SwiftliteError
 
 SHARD_BYTES = 4 << 30
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import SwiftliteError
-from .config import raw_config, read_json
-from .mappings import Mapping, mapping_of
+from swiftlite.checkpoint.config import raw_config, read_json
+from swiftlite.checkpoint.mappings import Mapping, mapping_of
+from swiftlite.errors import SwiftliteError
 
 _BUFFERS = ('rotary_emb.inv_freq', '.attn.masked_bias')  # recomputed, never read
 

@@ -4,8 +4,8 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SwiftliteError
-from .config import read_json
+from swiftlite.checkpoint.config import read_json
+from swiftlite.errors import SwiftliteError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from .config import read_config
-from .tensors import iter_tensors
+from swiftlite.checkpoint.config import read_config
+from swiftlite.checkpoint.tensors import iter_tensors
 
 _BLOCKS, _WIDTH = 4, 64  # samples a tensor: blocks of neighbouring values
 

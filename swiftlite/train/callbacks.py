@@ -1,0 +1,181 @@
+"""What a run tells while it trains: progress on the terminal, logging.jsonl, TensorBoard files."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from swiftlite.train.output import write_args
+
+ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
+
+
+class RunLog(TrainerCallback):
+    """Progress on the terminal and logging.jsonl in the run's folder.
+
+    Args:
+        folder: of the run.
+        tokens: the trainer, whose `tokens_seen` counts input tokens.
+    """
+
+    def __init__(self, folder: Path, trainer: Any):
+        self.file = folder / 'logging.jsonl'
+        self.trainer = trainer
+        self.terminal = sys.stderr.isatty()
+        self.bar: Any = None
+        self.task: Any = None
+        self.start = self.first_step = 0.0
+        self.recent = (0.0, 0)  # time and tokens at the last line
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.start, self.first_step = time.time(), state.global_step
+        self.recent = (self.start, self.trainer.tokens_seen)
+        if state.is_world_process_zero and self.terminal:
+            self.bar = progress_bar('{task.fields[info]}')
+            self.bar.start()
+            self.task = self.bar.add_task('train', total=state.max_steps, completed=state.global_step, info='')
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs or not ({'loss', 'eval_loss'} & logs.keys()):
+            return
+        entry = self.entry(logs, state)
+        with self.file.open('a', encoding='utf-8') as stream:
+            stream.write(json.dumps(entry, ensure_ascii=False) + '\n')
+        text = summary_line(entry)
+        if self.bar is not None:
+            if 'loss' in entry:
+                self.bar.update(self.task, info=text)
+            else:
+                self.bar.console.print(text)
+        else:
+            print(text, flush=True)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def entry(self, logs: dict[str, float], state: TrainerState) -> dict[str, Any]:
+        """One line of logging.jsonl."""
+        now, tokens = time.time(), self.trainer.tokens_seen
+        elapsed, done = now - self.start, state.global_step - self.first_step
+        speed = done / elapsed if elapsed > 0 else 0.0
+        left = (state.max_steps - state.global_step) / speed if speed else 0.0
+        entry: dict[str, Any] = {
+            name: round(value, ROUNDED[name]) if name in ROUNDED else value for name, value in logs.items()
+        }
+        entry['global_step/max_steps'] = f'{state.global_step}/{state.max_steps}'
+        entry['percentage'] = f'{state.global_step / max(state.max_steps, 1):.2%}'
+        entry['elapsed_time'] = duration(elapsed)
+        entry['remaining_time'] = duration(left)
+        entry['memory(GiB)'] = round(memory_gib(), 2)
+        entry['train_speed(iter/s)'] = round(speed, 4)
+        if 'loss' in logs:
+            world = max(self.trainer.args.world_size, 1)
+            entry['tokens/s'] = round((tokens - self.recent[1]) * world / max(now - self.recent[0], 1e-9))
+            self.recent = (now, tokens)
+        return entry
+
+
+class Events(TrainerCallback):
+    """TensorBoard event files under <run>/runs.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / 'runs'))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (logs or {}).items():
+            if isinstance(value, int | float):
+                group = 'eval' if name.startswith('eval_') else 'train'
+                self.writer.add_scalar(f'{group}/{name.removeprefix("eval_")}', value, state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.writer.close()
+
+
+class SavedArgs(TrainerCallback):
+    """Copies sft_args.json into every checkpoint."""
+
+    def __init__(self, record: dict[str, Any]):
+        self.record = record
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f'checkpoint-{state.global_step}'
+        if state.is_world_process_zero and folder.is_dir():
+            write_args(folder, self.record)
+
+
+def progress_bar(info: str = '') -> Any:
+    """A rich progress bar on stderr with time left; `info` is a format of more columns."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    if info:
+        columns.append(TextColumn(info))
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def summary_line(entry: dict[str, Any]) -> str:
+    """The short form of a log line for the terminal."""
+    step = entry['global_step/max_steps']
+    if 'eval_loss' in entry:
+        return f'eval  step {step}  loss {entry["eval_loss"]:.4f}  acc {entry["eval_token_acc"]:.3f}'
+    return (
+        f'train step {step}  loss {entry["loss"]:.4f}  acc {entry["token_acc"]:.3f}  '
+        f'{entry["tokens/s"]} tokens/s  {entry["memory(GiB)"]:.1f} GiB  left {entry["remaining_time"]}'
+    )
+
+
+def duration(seconds: float) -> str:
+    """'1h 2m 3s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}h {minutes}m {rest}s' if hours else f'{minutes}m {rest}s' if minutes else f'{rest}s'
+
+
+def memory_gib() -> float:
+    """Peak memory of this process in GiB: on the GPU if there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == 'darwin' else 2**20)

@@ -1,0 +1,94 @@
+"""The network to train: a native transformers class, with LoRA or whole."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from swiftlite.errors import SwiftliteError, UsageError, nearest
+from swiftlite.registry.families import Family
+from swiftlite.train.loss import install_loss
+
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
+LARGE = 1_000_000_000  # parameters from which activations are recomputed on a GPU
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """--dtype: auto is bf16 on a GPU that has it (else fp16), fp32 on a CPU."""
+    if name != 'auto':
+        return DTYPES[name]
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load_model(path: str, dtype: torch.dtype) -> Any:
+    """The causal LM of a native checkpoint folder, without remote code.
+
+    Raises:
+        SwiftliteError: transformers cannot read it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise SwiftliteError(f'the model in {path} cannot be loaded: {str(error).splitlines()[0]}') from error
+    model.config.use_cache = False
+    install_loss(model)
+    return model
+
+
+def target_modules(model: nn.Module, family: Family, wanted: Sequence[str]) -> list[str]:
+    """Names for --lora_target_modules: DEFAULT, ALL (all-linear) or names of linear layers.
+
+    Raises:
+        UsageError: a name fits no linear layer.
+    """
+    linear = {name.rpartition('.')[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    chosen: dict[str, None] = {}
+    for name in wanted:
+        if name.upper() in ('ALL', 'ALL-LINEAR'):
+            chosen.update(dict.fromkeys(family.all_linear))
+        elif name.upper() in ('DEFAULT', 'AUTO'):
+            chosen.update(dict.fromkeys(family.lora_targets))
+        elif name.rpartition('.')[2] in linear:
+            chosen[name] = None
+        else:
+            options = ['DEFAULT', 'ALL', *sorted(linear)]
+            hint = nearest(name, options)
+            raise UsageError(f"--lora_target_modules '{name}' is no linear layer; valid are {', '.join(options)}{hint}")
+    return list(chosen)
+
+
+def add_lora(model: nn.Module, args: Any, targets: list[str], base: str) -> Any:
+    """A PEFT model with fp32 adapter weights; `base` is recorded as its base model."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=args.lora_rank,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules=targets,
+        use_rslora=args.use_rslora,
+        task_type='CAUSAL_LM',
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)  # peft on the newest transformers
+        model = get_peft_model(model, config)
+    config.base_model_name_or_path = base
+    return model
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Trade speed for memory: keep only the inputs of each layer for the backward pass."""
+    enable = getattr(model, 'activation_checkpointing_enable', None) or model.gradient_checkpointing_enable
+    enable({'use_reentrant': False})
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)

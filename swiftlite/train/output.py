@@ -1,0 +1,60 @@
+"""The folder of a run: output/<model>/vN-YYYYMMDD-HHMMSS/ and what is written beside the weights."""
+
+import dataclasses
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from swiftlite.errors import SwiftliteError
+
+ARGS_FILE = 'sft_args.json'
+
+
+def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
+    """Create and return the folder of a run: <output_dir>/<name>/vN-<time>, N counting up; not `versioned`: output_dir.
+
+    Raises:
+        SwiftliteError: it cannot be written.
+    """
+    parent = Path(output_dir).expanduser() / name if versioned else Path(output_dir).expanduser()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while versioned:
+            numbers = [int(m.group(1)) for child in parent.iterdir() if (m := re.match(r'v(\d+)-', child.name))]
+            folder = parent / f'v{max(numbers, default=-1) + 1}-{time.strftime("%Y%m%d-%H%M%S")}'
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise SwiftliteError(f"--output_dir '{output_dir}' cannot be written: {error.strerror}") from error
+    return parent
+
+
+def args_record(args: Any, resolved: dict[str, Any]) -> dict[str, Any]:
+    """What sft_args.json holds: every field of the arguments, with what AUTO values came out as."""
+    given = dataclasses.asdict(args) if dataclasses.is_dataclass(args) else dict(vars(args))
+    return {name: value for name, value in {**given, **resolved}.items() if _is_json(value)}
+
+
+def write_args(folder: Path, record: dict[str, Any]) -> None:
+    (folder / ARGS_FILE).write_text(json.dumps(record, ensure_ascii=False, indent=2) + '\n', encoding='utf-8')
+
+
+def next_commands(checkpoint: str, lora: bool) -> list[str]:
+    """The command lines printed at the end of a run."""
+    lines = [f'swiftlite infer --ckpt_dir {checkpoint}']
+    if lora:
+        lines.append(f'swiftlite export --ckpt_dir {checkpoint} --merge_lora true')
+    return [*lines, f'swiftlite deploy --ckpt_dir {checkpoint}']
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""From the arguments of sft to numbers of steps and TrainingArguments."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from swiftlite.args.sft import SftArgs
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers of a run, derived from the size of the data."""
+
+    accumulation: int
+    steps: int
+    warmup: int
+
+
+def make_schedule(args: SftArgs, rows: int) -> Schedule:
+    world = int(os.environ.get('WORLD_SIZE', 1))
+    accumulation = args.gradient_accumulation_steps or math.ceil(16 / args.batch_size / world)
+    batches = math.ceil(rows / (args.batch_size * world))
+    steps = math.ceil(args.num_train_epochs * math.ceil(batches / accumulation))
+    if args.max_steps > 0:
+        steps = args.max_steps
+    return Schedule(accumulation, steps, round(steps * args.warmup_ratio))
+
+
+def training_arguments(
+    args: SftArgs, folder: Path, schedule: Schedule, dtype: torch.dtype, evaluate: bool
+) -> TrainingArguments:
+    gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=not gpu,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=args.eval_batch_size or args.batch_size,
+        gradient_accumulation_steps=schedule.accumulation,
+        num_train_epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        adam_beta1=args.adam_beta1,
+        adam_beta2=args.adam_beta2,
+        optim='adamw_torch_fused',
+        lr_scheduler_type=args.lr_scheduler_type,
+        warmup_steps=schedule.warmup,
+        max_grad_norm=args.max_grad_norm,
+        logging_steps=args.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        eval_strategy='steps' if evaluate else 'no',
+        eval_steps=args.eval_steps if evaluate else None,
+        save_strategy='steps',
+        save_steps=args.save_steps,
+        save_total_limit=args.save_total_limit,
+        metric_for_best_model='loss' if evaluate else None,
+        greater_is_better=False if evaluate else None,
+        seed=args.seed,
+        data_seed=args.dataset_seed,
+        remove_unused_columns=False,
+        dataloader_num_workers=2 if gpu else 0,
+        dataloader_pin_memory=gpu,
+        accelerator_config={'non_blocking': True},
+        ddp_find_unused_parameters=False,
+        report_to='none',
+        disable_tqdm=True,
+    )
+    if arguments.world_size == 1:
+        arguments.device  # noqa: B018 (sets the number of GPUs)
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU
+    return arguments

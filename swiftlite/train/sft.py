@@ -1,0 +1,251 @@
+"""`swiftlite sft`: from conversations to a LoRA or full checkpoint."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from swiftlite.args.sft import SftArgs
+from swiftlite.checkpoint import fingerprint, load_tokenizer, native_checkpoint, raw_config
+from swiftlite.checkpoint.config import read_config, read_json
+from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.hub import local_path
+from swiftlite.registry.resolve import ModelSource, complete, get_family
+from swiftlite.template import Template, get_template
+from swiftlite.train import plots
+from swiftlite.train.callbacks import Events, RunLog, SavedArgs, progress_bar
+from swiftlite.train.collate import Collator
+from swiftlite.train.encode import EncodedRows, EncodeReport, encode_rows
+from swiftlite.train.model import (
+    LARGE,
+    add_lora,
+    load_model,
+    parameter_counts,
+    recompute_activations,
+    resolve_dtype,
+    target_modules,
+)
+from swiftlite.train.output import ARGS_FILE, args_record, next_commands, run_folder, write_args
+from swiftlite.train.rows import Drops, Row, load_rows, names
+from swiftlite.train.settings import make_schedule, training_arguments
+from swiftlite.train.split import held_out
+from swiftlite.train.trainer import SftTrainer
+
+SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
+
+
+def run(args: SftArgs) -> dict[str, Any]:
+    """Fine-tune as `args` says (swiftlite.args.sft); returns the summary that ends logging.jsonl.
+
+    Raises:
+        UsageError, SwiftliteError: one sentence for everything the user can put right.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.manual_seed(args.seed)
+
+    source = args.source()
+    base = local_path(source.model_id_or_path, source.revision)
+    source = complete(source, base)
+    tokenizer = load_tokenizer(base)
+    template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
+
+    train_rows, eval_rows, drops = read_data(args)
+    train_data, report = encode('training data', train_rows, template, args, drops[0])
+    eval_data = encode('held-out data', eval_rows, template, args, drops[1])[0] if eval_rows else None
+    if not len(train_data):
+        raise SwiftliteError(f'no rows are left to train on: {"; ".join(report.drops.lines()) or "the data is empty"}')
+    schedule = make_schedule(args, len(train_data))
+
+    dtype = resolve_dtype(args.dtype)
+    identity = fingerprint(base)
+    record = args_record(args, resolved(args, source, base, template, dtype, identity))
+    resume = check_resume(args, identity)
+    model, save_dtype = make_model(args, base, dtype)
+
+    folder = shared_folder(args, source)
+    if is_main():
+        write_args(folder, record)
+    trainer = SftTrainer(
+        model=model,
+        args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
+        data_collator=Collator(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
+        train_dataset=train_data,
+        eval_dataset=eval_data if eval_data is not None and len(eval_data) else None,
+        processing_class=tokenizer if save_dtype is not None else None,
+        save_dtype=save_dtype,
+    )
+    log = add_callbacks(trainer, args, folder, record)
+    say(f'{schedule.steps} steps of {args.batch_size} x {schedule.accumulation} rows, output in {folder}')
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except torch.OutOfMemoryError as error:
+        raise SwiftliteError(
+            f'out of GPU memory at step {trainer.state.global_step}: lower --batch_size (now {args.batch_size}) '
+            f'or --max_length (now {args.max_length}), or add --gradient_checkpointing true'
+        ) from error
+    finally:
+        log.close()
+    return finish(trainer, folder, lora=save_dtype is None)
+
+
+def read_data(args: SftArgs) -> tuple[list[Row], list[Row], tuple[Drops, Drops]]:
+    """(training rows, held-out rows, what was dropped while reading either)."""
+    who = names(args.model_name, args.model_author)
+    drops = Drops(), Drops()
+    rows = load_rows(args.dataset, who, args.dataset_seed, drops[0])
+    if args.val_dataset:
+        return rows, load_rows(args.val_dataset, who, args.dataset_seed, drops[1]), drops
+    return *held_out(rows, args.dataset_test_ratio, args.dataset_seed), drops
+
+
+def encode(
+    title: str, rows: list[Row], template: Template, args: SftArgs, drops: Drops
+) -> tuple[EncodedRows, EncodeReport]:
+    """Encode, then print what was kept, dropped and truncated; a bar shows where it takes long."""
+    if len(rows) > 5000 and is_main():
+        with progress_bar() as bar:
+            task = bar.add_task(f'encoding {title}', total=len(rows))
+            tick = partial(bar.update, task)
+            data, report = encode_rows(rows, template, args.max_length, args.truncation_strategy, drops, tick)
+    else:
+        data, report = encode_rows(rows, template, args.max_length, args.truncation_strategy, drops)
+    for line in report.lines(title):
+        say(line)
+    return data, report
+
+
+def resolved(
+    args: SftArgs, source: ModelSource, base: str, template: Template, dtype: torch.dtype, identity: str
+) -> dict[str, Any]:
+    """What sft_args.json records beyond the given arguments: it must find the base again from any folder."""
+    given = args.model_id_or_path
+    return {
+        'model_type': source.model_type,
+        'model_id_or_path': str(Path(given).resolve()) if given and Path(given).is_dir() else given,
+        'template_type': template.name,
+        'dtype': {'bfloat16': 'bf16', 'float16': 'fp16', 'float32': 'fp32'}[str(dtype).removeprefix('torch.')],
+        'base_fingerprint': identity,
+        'dataset': [absolute(spec) for spec in args.dataset],
+        'val_dataset': [absolute(spec) for spec in args.val_dataset or []],
+    }
+
+
+def absolute(spec: str) -> str:
+    """A data set with its file as an absolute path, so that a checkpoint finds it from any folder."""
+    source, mark, number = spec.rpartition('#')
+    if mark and Path(source).is_file() and not Path(spec).is_file():
+        return f'{Path(source).resolve()}#{number}'
+    return str(Path(spec).resolve()) if Path(spec).is_file() else spec
+
+
+def check_resume(args: SftArgs, identity: str) -> str | None:
+    """The checkpoint to continue from; refused if it belongs to another model or another kind of training."""
+    folder = args.resume_from_checkpoint
+    if not folder:
+        return None
+    path = Path(folder)
+    if not (path / 'trainer_state.json').is_file():
+        raise UsageError(f"--resume_from_checkpoint '{folder}' is no checkpoint folder of swiftlite sft")
+    saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
+    for name, value in (('base_fingerprint', identity), ('sft_type', args.sft_type)):
+        if saved.get(name, value) != value:
+            what = 'another base model' if name == 'base_fingerprint' else f'--sft_type {saved[name]}'
+            raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with {what}")
+    return str(path)
+
+
+def make_model(args: SftArgs, base: str, dtype: torch.dtype) -> tuple[Any, torch.dtype | None]:
+    """(model, dtype its weights are saved in; None for an adapter)."""
+    full = args.sft_type == 'full'
+    model = load_model(native_checkpoint(base), torch.float32 if full else dtype)
+    if full:
+        save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
+    else:
+        targets = target_modules(model, get_family(raw_config(base)['architectures'][0]), args.lora_target_modules)
+        model = add_lora(model, args, targets, base)
+        save_dtype = None
+    trained, total = parameter_counts(model)
+    what = 'all of them trained' if full else f'{trained:,} trained (LoRA, rank {args.lora_rank}, {" ".join(targets)})'
+    say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
+    if not full and any(spec.startswith('self-cognition') for spec in args.dataset) and 'up_proj' not in targets:
+        say('note: an identity is learnt better with --lora_target_modules ALL')
+    wanted = args.gradient_checkpointing
+    if wanted or (wanted is None and torch.cuda.is_available() and total >= LARGE):
+        recompute_activations(model)
+    return model, save_dtype
+
+
+def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path, record: dict[str, Any]) -> RunLog:
+    log = RunLog(folder, trainer)
+    trainer.pop_callback(transformers.PrinterCallback)
+    for callback in (log, SavedArgs(record)):
+        trainer.add_callback(callback)
+    if 'tensorboard' in (args.report_to or []) and is_main():
+        try:
+            trainer.add_callback(Events(folder))
+        except ImportError:
+            say("note: no TensorBoard files are written; pip install 'swiftlite[plots]' for them")
+    return log
+
+
+def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
+    """Write the summary and the pictures, print the next commands."""
+    state = trainer.state
+    last = folder / f'checkpoint-{state.global_step}'
+    best = state.best_model_checkpoint
+    best = best if best and Path(best).is_dir() else None
+    metrics = next((entry for entry in reversed(state.log_history) if 'train_runtime' in entry), {})
+    summary = {
+        'train_loss': metrics.get('train_loss'),
+        'train_runtime': metrics.get('train_runtime'),
+        'tokens': trainer.tokens_seen,
+        'global_step': state.global_step,
+        'best_metric': state.best_metric,
+        'best_model_checkpoint': best,
+        'last_model_checkpoint': str(last),
+    }
+    if not is_main():
+        return summary
+    with (folder / 'logging.jsonl').open('a', encoding='utf-8') as stream:
+        stream.write(json.dumps(summary) + '\n')
+    try:
+        plots.draw(folder / 'logging.jsonl', folder / 'images')
+        say(f'loss curve: {folder / "images" / "train_loss.png"}')
+    except ImportError:
+        say("note: no loss curve is drawn; pip install 'swiftlite[plots]' for it")
+    runtime = summary['train_runtime'] or 0
+    say(f'trained {trainer.tokens_seen:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
+    say(f'last checkpoint: {last}')
+    if best and best != str(last):
+        say(f'best checkpoint: {best} (eval loss {state.best_metric:.4f})')
+    say('next:')
+    for command in next_commands(best or str(last), lora):
+        say(f'  {command}')
+    return summary
+
+
+def shared_folder(args: SftArgs, source: ModelSource) -> Path:
+    """The run's folder, the same in all processes."""
+    folder = [run_folder(args.output_dir, source.name, args.add_output_dir_suffix)] if is_main() else [None]
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        PartialState(cpu=not torch.cuda.is_available())
+        broadcast_object_list(folder)
+    assert folder[0] is not None
+    return folder[0]
+
+
+def is_main() -> bool:
+    return int(os.environ.get('RANK', 0)) == 0
+
+
+def say(text: str) -> None:
+    if is_main():
+        print(text, flush=True)
