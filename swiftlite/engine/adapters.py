@@ -13,7 +13,7 @@ from .request import LoRARequest
 
 @dataclass
 class Entry:
-    """A loaded adapter. uid is fresh for every load; sequences: alive on it; running: those whose steps need its pages."""
+    """A loaded adapter; uid is fresh for every load. sequences: alive on it; running: those that need its pages."""
 
     request: LoRARequest
     uid: int
@@ -47,7 +47,7 @@ class AdapterTable:
         return [e.request for e in self._by_id.values()]
 
     def add(self, request: LoRARequest, uid: int, rank: int) -> list[int]:
-        """Register; an adapter of the same id is replaced (running sequences keep the old one). Returns uids to forget."""
+        """Register, replacing the id's adapter if any (its sequences keep the old one). Returns uids to forget."""
         pages = -(-rank // PAGE)
         if pages > self.num_pages:
             raise SwiftliteError(

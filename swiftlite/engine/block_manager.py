@@ -1,8 +1,8 @@
 """KV-cache blocks: who holds them, and which prompt prefixes they still remember.
 
-Paged attention (Kwon et al. 2023, arXiv 2309.06180). A full block's cache key is (key number of the block before it, its
-token ids); the chain starts at a root that names everything else that shapes keys and values: the adapter's uid,
-the cache salt and the rope variant. Keys are compared, not hashed alone, so two prefixes never collide.
+Paged attention (Kwon et al. 2023, arXiv 2309.06180). A full block's cache key is (key number of the block before it,
+its token ids); the chain starts at a root that names everything else that shapes keys and values: the adapter's uid
+and the cache salt. Keys are compared, not hashed alone, so two prefixes never collide.
 """
 
 from __future__ import annotations

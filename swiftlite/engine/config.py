@@ -159,7 +159,7 @@ def _at_least(name: str, value: Any, low: int) -> None:
 
 
 def cpu_cache_bytes() -> int:
-    """Memory for the KV cache on a CPU: SWIFTLITE_CPU_KVCACHE_GIB, else a quarter of what is available, at most 4 GiB."""
+    """KV-cache memory on a CPU: SWIFTLITE_CPU_KVCACHE_GIB, else a quarter of what is available, at most 4 GiB."""
     given = os.environ.get('SWIFTLITE_CPU_KVCACHE_GIB')
     if given:
         try:

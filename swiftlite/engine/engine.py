@@ -158,7 +158,8 @@ class Engine:
         low, high = min(ids), max(ids)
         if low < 0 or high >= model.vocab_size:
             raise RequestError(
-                f'The prompt holds token id {low if low < 0 else high}, but the vocabulary has {model.vocab_size} tokens.'
+                f'The prompt holds token id {low if low < 0 else high}, '
+                f'but the vocabulary has {model.vocab_size} tokens.'
             )
         request.params.validate_vocab(model.vocab_size)
 

@@ -39,8 +39,8 @@ class LoRAManager:
             n_in, n_out = self._sizes[known[name]]
             if weights.a.shape[1] != n_in or weights.b.shape[0] != n_out:
                 raise SwiftliteError(
-                    f"{path}: '{name}' maps {weights.a.shape[1]} to {weights.b.shape[0]} features, but this model's layer "
-                    f'maps {n_in} to {n_out}; the adapter was trained on another base.'
+                    f"{path}: '{name}' maps {weights.a.shape[1]} to {weights.b.shape[0]} features, but this model's "
+                    f'layer maps {n_in} to {n_out}; the adapter was trained on another base.'
                 )
         self._host[uid] = modules
         return max(weights.a.shape[0] for weights in modules.values())

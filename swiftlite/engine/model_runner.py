@@ -54,7 +54,7 @@ class DeviceResult:
 class ModelRunner:
     """One rank. `submit` queues a plan's work and returns a future; plans run in the order they are submitted."""
 
-    def __init__(self, config: EngineConfig, model: ModelConfig, tp: TPGroup = TPGroup()):
+    def __init__(self, config: EngineConfig, model: ModelConfig, tp: TPGroup):
         self.config, self.model_config, self.tp = config, model, tp
         self.device = resolve_device(config.device, tp.rank)
         if self.device.startswith('cuda'):
@@ -92,7 +92,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def allocate_cache(self, num_blocks: int) -> None:
-        """Give every attention layer its keys and values, [blocks, block_size, kv_heads, d]; SwiftliteError if too few."""
+        """Give every attention layer its caches, [blocks, block_size, kv_heads, d]; SwiftliteError if too few."""
         need = -(-self.model_config.max_model_len // self.config.block_size)
         if num_blocks < need:
             size = num_blocks * self.config.block_size

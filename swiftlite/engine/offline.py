@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from ..checkpoint.tokenizer import load_tokenizer
 from ..registry.resolve import complete
@@ -18,14 +18,14 @@ from .outputs import CompletionOutput, RequestOutput
 from .request import EngineRequest, LoRARequest
 from .sampling_params import SamplingParams
 
-Prompt = Union[str, list[int], dict[str, Any]]
+Prompt = str | list[int] | dict[str, Any]
 T = TypeVar('T')
 
 
 class LLM:
     """An engine with a tokenizer.
 
-    model: a model type ('tiny-chat'), a folder, or a hub id. Other options are EngineConfig's; unknown ones are refused.
+    model: a model type ('tiny-chat'), a folder, or a hub id. Other options are EngineConfig's; others are refused.
     """
 
     def __init__(self, model: str, tokenizer: str | None = None, **options: Any):
@@ -45,12 +45,12 @@ class LLM:
         use_tqdm: bool = True,
         lora_request: LoRARequest | Sequence[LoRARequest | None] | None = None,
     ) -> list[RequestOutput]:
-        """Complete prompts: text, token ids, or {'prompt': text} / {'prompt_token_ids': ids}; results in the same order.
+        """Complete prompts: text, token ids, {'prompt': text} or {'prompt_token_ids': ids}; results in their order.
 
         sampling_params and lora_request: one for all, or a list of the prompts' length.
         """
         batch = [prompts] if isinstance(prompts, (str, dict)) or _is_ids(prompts) else list(prompts)  # type: ignore[arg-type, list-item]
-        pairs = [self._prompt(p) for p in batch]
+        pairs = [self._prompt(p) for p in batch]  # type: ignore[arg-type]
         params = _spread(
             sampling_params if sampling_params is not None else SamplingParams(), len(batch), 'sampling_params'
         )
@@ -140,7 +140,7 @@ class LLM:
     def _drive(self, states: dict[str, tuple[RequestState, RequestOutput]], total: int, use_tqdm: bool) -> None:
         bar = None
         if use_tqdm:
-            from tqdm.auto import tqdm
+            from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
             bar = tqdm(total=total, desc='Prompts', unit='req', dynamic_ncols=True)
         while states:

@@ -10,7 +10,7 @@ from .request import EngineRequest
 
 
 class RequestState:
-    """One sequence in the front process. `update` returns what is new; `stopped` asks the caller to abort in the engine."""
+    """One sequence in the front process. `update` returns what is new; `stopped` asks the caller to abort it."""
 
     def __init__(self, request: EngineRequest, tokenizer: Any, index: int = 0):
         self.request, self.index = request, index

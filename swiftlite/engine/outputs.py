@@ -41,7 +41,10 @@ class SequenceOutput:
 
 @dataclass
 class CompletionOutput:
-    """One answer. finish_reason: None while it runs, else stop, length or abort; stop_reason: the stop string or token id."""
+    """One answer. finish_reason: None while it runs, else stop, length or abort.
+
+    stop_reason: the stop string or stop token id that ended it, None for the model's own end token.
+    """
 
     index: int
     text: str

@@ -20,7 +20,7 @@ class Sampler:
     def __call__(
         self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, num_logprobs: int
     ) -> tuple[torch.Tensor, list[TokenLogprobs] | None]:
-        """logits [S, V] fp32 (changed in place); slots [S]; lengths [S]: tokens before the one to draw. → tokens [S] int64."""
+        """logits [S, V] fp32 (changed in place); slots [S]; lengths [S]: tokens before the one to draw. → [S] int64."""
         raw = torch.log_softmax(logits, dim=-1) if num_logprobs >= 0 else None
         self._process(logits, slots, lengths)
         state = self.state
@@ -55,7 +55,7 @@ class Sampler:
                 logits[row, list(state.stop_ids[slot])] = float('-inf')
 
     def _penalize(self, row: torch.Tensor, tokens: torch.Tensor, prompt_len: int, slot: int) -> None:
-        """row [V]; repetition (CTRL, arXiv 1909.05858) counts prompt and output, presence and frequency the output only."""
+        """row [V]; repetition (CTRL, arXiv 1909.05858) counts the prompt, presence and frequency do not."""
         params = self.state.params[slot]
         if params.repetition_penalty != 1.0:
             seen = torch.unique(tokens)

@@ -26,9 +26,9 @@ MAX_LOGPROBS = 20
 class SamplingParams:
     """Sampling parameters of one request; RequestError names the field that is out of range.
 
-    temperature 0 is greedy. top_k 0 or -1, top_p 1 and min_p 0 are off. seed makes the request's random numbers its own,
-    whatever runs beside it. max_tokens None: up to the model's length. logprobs k: the k best of each step beside the
-    chosen one, from the raw logits. stop strings end the text before them unless include_stop_str_in_output.
+    temperature 0 is greedy. top_k 0 or -1, top_p 1 and min_p 0 are off. seed makes the request's random numbers its
+    own, whatever runs beside it. max_tokens None: up to the model's length. logprobs k: the k best of each step beside
+    the chosen one, from the raw logits. stop strings end the text before them unless include_stop_str_in_output.
     """
 
     n: int = 1

@@ -68,7 +68,7 @@ class Scheduler:
                     break
             if seq.status is not Status.RUNNING:
                 break
-            rows.append((seq, seq.computed, count))
+            rows.append(self._row(seq, count))
             budget -= count
         new: list[SlotStart] = []
         loads: list[AdapterLoad] = []
@@ -93,14 +93,14 @@ class Scheduler:
                 )
             )
             count = min(seq.total - seq.computed, budget)
-            rows.append((seq, seq.computed, count))
+            rows.append(self._row(seq, count))
             budget -= count
         if not rows:
             return None
         return self._plan(rows, new, loads)
 
     def process(self, step: Step, result: StepResult) -> list[SequenceOutput]:
-        """Take a step's tokens in; sequences that end free what they hold. Overshoot of ended sequences is discarded."""
+        """Take a step's tokens in. Sequences that end free what they hold; tokens of ended ones are discarded."""
         outputs = []
         sampled = (seq for seq, sample in zip(step.rows, step.plan.sample, strict=False) if sample)
         for i, (seq, token) in enumerate(zip(sampled, result.tokens, strict=False)):
@@ -165,6 +165,13 @@ class Scheduler:
         if seq.adapter:
             self.adapters.release(seq.adapter)
 
+    def _row(self, seq: Sequence, count: int) -> tuple[Sequence, int, int]:
+        """Schedule `count` tokens; the blocks they fill may be shared at once, even by a later row of the same step."""
+        start = seq.computed
+        seq.computed = start + count
+        self.blocks.commit(seq)
+        return seq, start, count
+
     def _plan(self, rows: list[tuple[Sequence, int, int]], new: list[SlotStart], loads: list[AdapterLoad]) -> Step:
         rows.sort(key=lambda r: r[0].adapter)  # one run of rows an adapter, the base's first
         blocks: list[tuple[int, int, list[int]]] = []
@@ -175,8 +182,6 @@ class Scheduler:
                 blocks.append((seq.slot, seq.sent_blocks, seq.blocks[seq.sent_blocks :]))
                 seq.sent_blocks = len(seq.blocks)
             sample[i] = start + count == seq.total
-            seq.computed = start + count
-            self.blocks.commit(seq)
             if sample[i]:
                 seq.pending += 1
                 if seq.params.logprobs is not None:

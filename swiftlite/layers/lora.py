@@ -31,7 +31,7 @@ class LoRAStore:
         self.b = torch.zeros(ranks, out_features, dtype=dtype, device=device)
 
     def write(self, rows: torch.Tensor, index: int, a: torch.Tensor | None, b: torch.Tensor | None) -> None:
-        """Put an adapter's A [r, in] and scaled B [out, r] of slice `index` into its pages' rows; None: not a target."""
+        """Put an adapter's A [r, in] and scaled B [out, r] for slice `index` into its rows; None: not a target."""
         start, width = self.slices[index]
         self.a[index, rows] = 0
         self.b[rows, start : start + width] = 0
@@ -42,7 +42,7 @@ class LoRAStore:
 
 @dataclass(frozen=True)
 class LoRABatch:
-    """The step's adapters: (first token, last token + 1, pool rows [r] int64) runs; tokens outside a run are the base's."""
+    """The step's adapters as runs (first token, last token + 1, pool rows [r] int64); other tokens are the base's."""
 
     runs: tuple[tuple[int, int, torch.Tensor], ...]
 

@@ -50,7 +50,7 @@ class DecoderConfig:
 
 
 def decoder_config(config: dict[str, Any], family: Family) -> DecoderConfig:
-    """From a normalised config.json (checkpoint.read_config) and the family's traits; SwiftliteError if it asks for more."""
+    """From a normalised config.json (checkpoint.read_config) and the family's traits; SwiftliteError if unsupported."""
     act = config.get('hidden_act', 'silu')
     if act != 'silu':
         raise SwiftliteError(f"hidden_act '{act}' is not supported by the engine; supported: silu.")

@@ -10,7 +10,7 @@ from .decoder import Decoder
 
 
 def load_weights(model: Decoder, path: str) -> None:
-    """Stream `path`'s tensors (native names) into `model`; SwiftliteError names what is missing, unknown or misshapen."""
+    """Stream `path`'s tensors (native names) into `model`; SwiftliteError names what does not fit."""
     targets = model.targets()
     waiting = set(targets)
     unknown = []
@@ -21,7 +21,8 @@ def load_weights(model: Decoder, path: str) -> None:
             continue
         if tuple(tensor.shape) != targets[name].shape:
             raise SwiftliteError(
-                f"{path}: tensor '{name}' has shape {list(tensor.shape)}, but config.json says {list(targets[name].shape)}."
+                f"{path}: tensor '{name}' has shape {list(tensor.shape)}, "
+                f'but config.json says {list(targets[name].shape)}.'
             )
         targets[name].copy(tensor)
         waiting.discard(name)
