@@ -1,0 +1,128 @@
+"""The engine in its own process, as a server uses it."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from swiftlite import AsyncEngine, EngineConfig, LoRARequest
+from swiftlite.engine import EngineDeadError, RequestError
+from swiftlite.errors import SwiftliteError
+from tests.engine.runs import greedy, make_llm, random_prompts, run
+
+PROMPTS = random_prompts(8, seed=4)
+
+
+def config(base, **options):
+    return EngineConfig(model=str(base), skip_tokenizer_init=True, enable_lora=True, num_gpu_blocks_override=64, **options)
+
+
+async def collect(engine, prompt, params, name, lora=None):
+    """All tokens and the finish reason of one answer."""
+    tokens, reason = [], None
+    async for out in engine.generate(prompt, params, name, lora):
+        tokens += out.outputs[0].token_ids
+        reason = out.outputs[0].finish_reason
+    return tokens, reason
+
+
+async def until(check, seconds=20.0):
+    """Wait for an awaitable check to give a true value."""
+    for _ in range(int(seconds * 50)):
+        if value := await check():
+            return value
+        await asyncio.sleep(0.02)
+    raise AssertionError('never happened')
+
+
+async def test_answers_adapters_and_refusals(base, adapters):
+    lora = LoRARequest('a', 1, str(adapters[0]))
+    expected = run(make_llm(base), PROMPTS)
+    adapted = run(make_llm(base, enable_lora=True), PROMPTS, lora=lora)
+    engine = await AsyncEngine.start(config(base))
+    try:
+        assert engine.model_config.vocab_size == 128 and engine.model_config.dtype == 'float32'
+        answers = await asyncio.gather(*(collect(engine, p, greedy(), f'b{i}') for i, p in enumerate(PROMPTS)))
+        assert answers == [(t, 'length') for t in expected]
+        await engine.add_lora(lora)
+        mixed = await asyncio.gather(
+            *(collect(engine, p, greedy(), f'm{i}', lora if i % 2 else None) for i, p in enumerate(PROMPTS))
+        )
+        assert [t for t, _ in mixed] == [(adapted if i % 2 else expected)[i] for i in range(8)]
+        for prompt, message in (([], 'empty'), ([5] * 300, '300 tokens'), ([500], 'token id 500'), ([-1], 'token id -1')):
+            with pytest.raises(RequestError, match=message):
+                await collect(engine, prompt, greedy(), 'bad')
+        with pytest.raises(RequestError, match='no-such-folder'):
+            await engine.add_lora(LoRARequest('x', 9, '/no-such-folder'))
+        assert await engine.remove_lora(1) and not await engine.remove_lora(1)
+        assert await collect(engine, PROMPTS[0], greedy(), 'after') == (expected[0], 'length')
+        stats = await engine.stats()
+        assert (stats['blocks_used'], stats['num_running'], stats['adapters']) == (0, 0, 0)
+    finally:
+        await engine.shutdown()
+    assert engine._client.process.returncode == 0
+
+
+async def test_leaving_an_answer_frees_its_blocks(base):
+    engine = await AsyncEngine.start(config(base))
+    try:
+
+        async def leave(i):
+            async for _ in engine.generate(PROMPTS[i], greedy(150), f'{i}'):
+                return
+
+        await asyncio.gather(*(leave(i) for i in range(8)))
+        cancelled = asyncio.create_task(collect(engine, PROMPTS[0], greedy(150), 'c'))
+        await asyncio.sleep(0.05)
+        cancelled.cancel()
+        asked = asyncio.create_task(collect(engine, PROMPTS[1], greedy(150), 'd'))
+        await asyncio.sleep(0.05)
+        await engine.abort('d')
+        assert (await asked)[1] == 'abort'
+
+        async def idle():
+            stats = await engine.stats()
+            return (stats['blocks_used'], stats['num_running'], stats['num_waiting']) == (0, 0, 0)
+
+        await until(idle)
+    finally:
+        await engine.shutdown()
+
+
+async def test_a_killed_engine_fails_its_requests_and_comes_back(base, adapters, capsys):
+    engine = await AsyncEngine.start(config(base))
+    try:
+        lora = LoRARequest('a', 1, str(adapters[0]))
+        await engine.add_lora(lora)
+        before = await collect(engine, PROMPTS[0], greedy(), 'one', lora)
+        running = asyncio.create_task(collect(engine, PROMPTS[0], greedy(200), 'two'))
+        await asyncio.sleep(0.05)
+        os.kill(engine._client.process.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError, match='exit status -9'):
+            await running
+        assert not engine.alive
+        with pytest.raises(EngineDeadError):
+            await collect(engine, PROMPTS[0], greedy(), 'three')
+
+        async def back():
+            return engine.alive
+
+        await until(back, 60)
+        assert await collect(engine, PROMPTS[0], greedy(), 'four', lora) == before
+    finally:
+        await engine.shutdown()
+
+
+async def test_shutdown_lets_running_requests_finish(base):
+    engine = await AsyncEngine.start(config(base))
+    running = asyncio.create_task(collect(engine, PROMPTS[0], greedy(100), 'one'))
+    await asyncio.sleep(0.02)
+    await engine.shutdown(drain=True)
+    tokens, reason = await running
+    assert (len(tokens), reason) == (100, 'length')
+
+
+async def test_a_model_that_cannot_be_loaded_is_one_sentence(base, tmp_path):
+    with pytest.raises(SwiftliteError, match='max_model_len 100000'):
+        await AsyncEngine.start(config(base, max_model_len=100000))

@@ -1,0 +1,47 @@
+"""Tensor parallelism over gloo: two ranks give one rank's tokens, and a dead rank an error."""
+
+import os
+import signal
+
+import pytest
+
+from swiftlite import LoRARequest
+from swiftlite.engine import EngineDeadError
+from swiftlite.errors import SwiftliteError
+from tests.engine.runs import make_llm, random_prompts, run
+from tests.tiny import tiny_adapter, tiny_qwen2
+
+PROMPTS = random_prompts(8, seed=2)
+
+
+def test_two_ranks_are_one(base, adapters):
+    loras = [None] + [LoRARequest(p.name, i + 1, str(p)) for i, p in enumerate(adapters)]
+    mix = [loras[i % 4] for i in range(len(PROMPTS))]
+    expected = run(make_llm(base, enable_lora=True), PROMPTS, lora=mix)
+    two = make_llm(base, enable_lora=True, tensor_parallel_size=2)
+    try:
+        assert run(two, PROMPTS, lora=mix) == expected
+        worker = two.engine.executor.workers[0]
+        os.kill(worker.process.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError, match='rank 1'):
+            run(two, PROMPTS)
+        with pytest.raises(EngineDeadError):
+            run(two, PROMPTS[:1])
+    finally:
+        two.shutdown()
+
+
+def test_ranks_share_a_kv_head_and_an_odd_vocabulary(tmp_path):
+    tiny_qwen2(tmp_path / 'm', num_key_value_heads=1, vocab_size=129, tie_word_embeddings=True)
+    adapter = LoRARequest('a', 1, str(tiny_adapter(tmp_path / 'a', tmp_path / 'm')))
+    expected = run(make_llm(tmp_path / 'm', enable_lora=True), PROMPTS, lora=adapter)
+    two = make_llm(tmp_path / 'm', enable_lora=True, tensor_parallel_size=2)
+    try:
+        assert run(two, PROMPTS, lora=adapter) == expected
+    finally:
+        two.shutdown()
+
+
+def test_a_size_that_does_not_divide_is_one_sentence(base):
+    with pytest.raises(SwiftliteError, match=r'tensor_parallel_size 3 does not divide the attention heads .*\(4\)'):
+        make_llm(base, tensor_parallel_size=3)
