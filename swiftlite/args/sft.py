@@ -84,7 +84,7 @@ class SftArgs(DataArgs, ModelArgs):
     warmup_ratio: float = arg(0.05, 'share of the steps in which the rate rises', group='training', low=0, high=1)
     max_grad_norm: float = arg(1.0, 'gradients are scaled down to this norm', group='training', low=0)
     gradient_checkpointing: bool | None = arg(
-        None, 'less memory for a quarter more time', group='training', shown='true on a GPU'
+        None, 'keep less in memory and compute it again', group='training', shown='true on a GPU'
     )
     seed: int = arg(42, 'of every random choice', group='training')
 

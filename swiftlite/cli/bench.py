@@ -1,0 +1,10 @@
+"""``swiftlite bench``."""
+
+from swiftlite.args.bench import BenchArgs
+
+
+def main(args: BenchArgs) -> int:
+    """Measure. Returns the exit status."""
+    from swiftlite.bench import throughput
+
+    return throughput.run(args) or 0

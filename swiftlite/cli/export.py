@@ -1,0 +1,10 @@
+"""``swiftlite export``."""
+
+from swiftlite.args.export import ExportArgs
+
+
+def main(args: ExportArgs) -> int:
+    """Merge a LoRA. Returns the exit status."""
+    from swiftlite.export import merge
+
+    return merge.run(args) or 0

@@ -1,0 +1,124 @@
+"""The table of commands, and what surrounds each: help, errors as one sentence, torchrun."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from swiftlite.args.fields import Args
+from swiftlite.cli.help import command_help, overview
+from swiftlite.cli.parse import parse
+from swiftlite.errors import SwiftliteError, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the class of its arguments, and the module whose ``main(args)`` runs it."""
+
+    args: str
+    module: str
+    distributed: bool = False  # runs under torchrun when NPROC_PER_NODE or NNODES is set
+
+    def load(self) -> type[Args]:
+        module, _, name = self.args.partition(':')
+        return getattr(importlib.import_module(module), name)
+
+
+COMMANDS: dict[str, Command] = {
+    'sft': Command('swiftlite.args.sft:SftArgs', 'swiftlite.cli.sft', distributed=True),
+    'export': Command('swiftlite.args.export:ExportArgs', 'swiftlite.cli.export'),
+    'infer': Command('swiftlite.args.infer:InferArgs', 'swiftlite.cli.infer'),
+    'deploy': Command('swiftlite.args.deploy:DeployArgs', 'swiftlite.cli.deploy'),
+    'bench': Command('swiftlite.args.bench:BenchArgs', 'swiftlite.cli.bench'),
+    'models': Command('swiftlite.args.models:ModelsArgs', 'swiftlite.cli.models'),
+    'doctor': Command('swiftlite.args.doctor:DoctorArgs', 'swiftlite.cli.doctor'),
+}
+NO_WINDOW = "'swiftlite infer' chats in the terminal, and any OpenAI-compatible client talks to 'swiftlite deploy'"
+NO_TRAINING = "the only training is supervised fine-tuning, 'swiftlite sft'"
+# verbs of ms-swift that this version does not have → what to use instead
+ABSENT: dict[str, str] = {
+    'app-ui': NO_WINDOW,
+    'app': NO_WINDOW,
+    'web-ui': "every flag of 'swiftlite sft' can stand in a file for --config",
+    'eval': "'swiftlite infer --val_dataset' writes replies beside labels, and harnesses can ask 'swiftlite deploy'",
+    'pt': NO_TRAINING,
+    'rlhf': NO_TRAINING,
+    'dpo': NO_TRAINING,
+    'orpo': NO_TRAINING,
+    'simpo': NO_TRAINING,
+    'merge-lora': "use 'swiftlite export --ckpt_dir … --merge_lora true'",
+    'serve': "use 'swiftlite deploy --model …'",
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line (without the program's name); returns the exit status: 0, 1 failure, 2 usage, 130 Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format='%(message)s')
+    logging.getLogger('swiftlite').setLevel(logging.INFO)
+    try:
+        status = _dispatch(list(argv))
+        sys.stdout.flush()
+        return status
+    except SwiftliteError as error:
+        print(f'swiftlite: {error}', file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # whoever read the output has gone; keep the interpreter from complaining when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv and argv[0] in ('--version', '-V'):
+        import swiftlite
+
+        print(f'swiftlite {swiftlite.__version__}')
+        return 0
+    if argv and argv[0] == 'help':
+        argv = [*argv[1:], '--help']
+    if not argv or argv[0] in ('--help', '-h'):
+        print(overview({name: command.load().summary for name, command in COMMANDS.items()}))
+        return 0 if argv else 2
+    name, words = argv[0].replace('_', '-'), argv[1:]
+    if name in ABSENT:
+        raise UsageError(f"this version has no command '{argv[0]}': {ABSENT[name]}")
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command '{argv[0]}'{nearest(name, COMMANDS) or ': ' + ', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    if '--help' in words or '-h' in words:
+        print(command_help(command.load(), name))
+        return 0
+    args = parse(command.load(), words, name)
+    several = 'NPROC_PER_NODE' in os.environ or 'NNODES' in os.environ
+    if command.distributed and several and 'LOCAL_RANK' not in os.environ:
+        return _torchrun(name, words)
+    return importlib.import_module(command.module).main(args) or 0
+
+
+def torchrun_command(name: str, words: Sequence[str]) -> list[str]:
+    """The command line that starts one process for each device, from ms-swift's environment variables.
+
+    Raises UsageError for a value that is no number.
+    """
+    command = [sys.executable, '-m', 'torch.distributed.run']
+    for variable in ('NPROC_PER_NODE', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        value = os.environ.get(variable)
+        if value is None:
+            continue
+        if variable != 'MASTER_ADDR' and not value.isdigit() and (variable, value) != ('NPROC_PER_NODE', 'gpu'):
+            raise UsageError(f"the environment variable {variable} must be a number, not '{value}'")
+        command += [f'--{variable.lower()}', value]
+    if os.environ.get('NNODES', '1') == '1' and 'MASTER_PORT' not in os.environ:
+        command.append('--standalone')  # picks a free port
+    return [*command, '-m', 'swiftlite', name, *words]
+
+
+def _torchrun(name: str, words: Sequence[str]) -> int:
+    command = torchrun_command(name, words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)

@@ -1,0 +1,193 @@
+"""A dataclass as a command line: ``--flag value``, ``--list a b``, ``--flag true|false``, ``--config file.yaml``."""
+
+import json
+import logging
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from swiftlite.args.checkpoint import recover
+from swiftlite.args.fields import Args
+from swiftlite.args.refused import ALWAYS_OFF, NEEDLESS, OFF, REFUSED
+from swiftlite.errors import UsageError, nearest
+
+A = TypeVar('A', bound=Args)
+TRUE, FALSE, NONE = ('true', 'yes', '1', 'on'), ('false', 'no', '0', 'off'), ('none', 'null', '~')
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One field of a command's dataclass, as the command line sees it."""
+
+    name: str
+    kind: type  # of one value: str, int, float, bool or dict (JSON)
+    is_list: bool
+    optional: bool
+    metadata: Mapping[str, Any]
+    default: Any
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.metadata['aliases'])
+
+
+def flags(cls: type[Args]) -> list[Flag]:
+    """The flags of a command, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
+    return [_flag(f.name, hints[f.name], f) for f in fields(cls)]
+
+
+def parse(cls: type[A], argv: Sequence[str], command: str) -> A:
+    """Build `cls` from the words after the command.
+
+    The command line wins over ``--config``, which wins over what the checkpoint in ``--ckpt_dir`` recorded. UsageError
+    (one sentence, with the nearest flag) for anything that is not understood.
+    """
+    words = list(argv)
+    if words and words[0].endswith(('.yaml', '.yml', '.json')) and Path(words[0]).is_file():
+        words.insert(0, '--config')
+    table = flags(cls)
+    typed, config = _read(table, _split(table, words), command)
+    values: dict[str, Any] = {}
+    for file in config:
+        values |= _read_config(table, file, command)
+    return cls(**recover(cls, values | typed))
+
+
+def coerce(flag: Flag, texts: Sequence[str]) -> Any:
+    """The texts given for a flag as its value; UsageError says what the flag takes."""
+    if flag.is_list:
+        if separator := flag.metadata['split']:
+            texts = [part for text in texts for part in text.split(separator) if part]
+        if not texts:
+            raise UsageError(f'--{flag.name} needs at least one value')
+        return [_one(flag, text) for text in texts]
+    if not texts and flag.kind is bool:
+        return True
+    if len(texts) != 1:
+        given = f'not {len(texts)} ({" ".join(texts)})' if texts else 'and none is given'
+        raise UsageError(f'--{flag.name} takes one value, {given}')
+    if flag.optional and texts[0].lower() in NONE:
+        return None
+    return _one(flag, texts[0])
+
+
+def _flag(name: str, hint: Any, field: Any) -> Flag:
+    optional = False
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        optional, hint = True, parts[0]
+    is_list = typing.get_origin(hint) is list
+    if is_list:
+        (hint,) = typing.get_args(hint)
+    if typing.get_origin(hint) is dict:
+        hint = dict
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    return Flag(name, hint, is_list, optional, field.metadata, default)
+
+
+def _split(table: Iterable[Flag], words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """(flag as typed, its values) pairs. A value that starts with ``--`` is written ``--flag=--value``."""
+    short = {alias for flag in table for alias in flag.metadata['aliases'] if alias.startswith('-')}
+    positional = [flag.name for flag in table if flag.metadata['positional']]
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word in short or (word.startswith('--') and len(word) > 2):
+            name, mark, value = word.partition('=')
+            found.append((name, [value] if mark else []))
+        elif found and (found[-1][0].startswith('-') or not positional):
+            found[-1][1].append(word)
+        elif positional:
+            found.append((positional.pop(0), [word]))
+        else:
+            raise UsageError(f"'{word}' is no flag: flags start with --{nearest(word, [f.name for f in table])}")
+    return found
+
+
+def _read(
+    table: Sequence[Flag], pairs: Iterable[tuple[str, list[str]]], command: str
+) -> tuple[dict[str, Any], list[str]]:
+    """(value of each field that is given, config files)."""
+    names = {_key(name): flag for flag in table for name in flag.names}
+    texts: dict[str, list[str]] = {}
+    config: list[str] = []
+    by_name = {flag.name: flag for flag in table}
+    for typed, values in pairs:
+        key = _key(typed)
+        if key == 'config' and key not in names:
+            if len(values) != 1:
+                raise UsageError('--config takes one file')
+            config += values
+        elif key in names:
+            name = names[key].name
+            # a list may be given in several parts; of anything else the last one counts
+            texts[name] = texts.get(name, []) + values if names[key].is_list else values
+        elif key.startswith('no_') and key[3:] in names and names[key[3:]].kind is bool and not values:
+            texts[names[key[3:]].name] = ['false']
+        else:
+            _unknown(typed, key, values, names, command)
+    return {name: coerce(by_name[name], given) for name, given in texts.items()}, config
+
+
+def _unknown(typed: str, key: str, values: list[str], names: Mapping[str, Flag], command: str) -> None:
+    """A notice for a flag that means nothing here, none for a refused feature turned off; UsageError for the rest."""
+    if key in NEEDLESS.get(command, {}):
+        log.warning('%s has no effect: %s', ' '.join([typed, *values]), NEEDLESS[command][key])
+        return
+    if key in REFUSED.get(command, {}):
+        if len(values) == 1 and values[0].lower() in (*ALWAYS_OFF, OFF.get(key)):
+            return
+        raise UsageError(f'{typed} is not supported by swiftlite {command}: {REFUSED[command][key]}')
+    options = [f'--{name}' for name in (*names, 'config', 'help')]
+    hint = nearest(f'--{key}', options) or f"; 'swiftlite {command} --help' lists all"
+    raise UsageError(f'swiftlite {command} has no flag {typed}{hint}')
+
+
+def _read_config(table: Sequence[Flag], file: str, command: str) -> dict[str, Any]:
+    """The fields given in a YAML or JSON file, coerced as the same text on the command line would be."""
+    import yaml
+
+    try:
+        # BaseLoader keeps scalars as text, so that 1e-5 is a number and 007 a name
+        content = yaml.load(Path(file).read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise UsageError(f"--config '{file}' cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config '{file}' is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"--config '{file}' must hold one flag a line, as 'name: value'")
+    try:
+        return _read(table, [(f'--{key}', _texts(value)) for key, value in content.items()], command)[0]
+    except UsageError as error:
+        raise UsageError(f"in --config '{file}': {error}") from None
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [text for each in value for text in _texts(each)]
+    return [json.dumps(value, ensure_ascii=False)] if isinstance(value, dict) else [str(value)]
+
+
+def _one(flag: Flag, text: str) -> Any:
+    if flag.kind is str:
+        return text
+    if flag.kind is bool:
+        if text.lower() in TRUE + FALSE:
+            return text.lower() in TRUE
+        raise UsageError(f"--{flag.name} takes true or false, not '{text}'")
+    what = {int: 'a whole number', float: 'a number', dict: 'a JSON object'}[flag.kind]
+    try:
+        value = json.loads(text) if flag.kind is dict else flag.kind(text)
+        if flag.kind is dict and not isinstance(value, dict):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--{flag.name} takes {what}, not '{text}'") from None
+    return value
+
+
+def _key(name: str) -> str:
+    return name.lstrip('-').replace('-', '_')

@@ -1,0 +1,10 @@
+"""``swiftlite sft``."""
+
+from swiftlite.args.sft import SftArgs
+
+
+def main(args: SftArgs) -> int:
+    """Fine-tune. Returns the exit status."""
+    from swiftlite.train import sft
+
+    return sft.run(args) or 0

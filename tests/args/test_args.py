@@ -1,0 +1,149 @@
+"""Values of the command dataclasses, however they are given."""
+
+from dataclasses import fields
+
+import pytest
+
+from swiftlite.args.bench import BenchArgs
+from swiftlite.args.checkpoint import recover
+from swiftlite.args.deploy import DeployArgs
+from swiftlite.args.doctor import DoctorArgs
+from swiftlite.args.export import ExportArgs
+from swiftlite.args.infer import InferArgs
+from swiftlite.args.models import ModelsArgs
+from swiftlite.args.refused import NEEDLESS, OFF, REFUSED
+from swiftlite.args.sft import SftArgs
+from swiftlite.errors import UsageError
+
+CLASSES = {
+    'sft': SftArgs,
+    'export': ExportArgs,
+    'infer': InferArgs,
+    'deploy': DeployArgs,
+    'bench': BenchArgs,
+    'models': ModelsArgs,
+    'doctor': DoctorArgs,
+}
+DATA = {'dataset': ['x.jsonl']}
+
+
+@pytest.mark.parametrize('cls', CLASSES.values())
+def test_every_field_is_documented(cls):
+    assert cls.summary and cls.examples
+    for f in fields(cls):
+        assert f.metadata['help'] and f.metadata['group'], f.name
+
+
+@pytest.mark.parametrize('command', CLASSES)
+def test_no_flag_has_two_meanings(command):
+    """A spelling is one field's, refused, or needless: never two of them."""
+    spellings = [name.replace('-', '_') for f in fields(CLASSES[command]) for name in (f.name, *f.metadata['aliases'])]
+    spellings += [*REFUSED.get(command, {})]
+    assert len(spellings) == len(set(spellings))
+    names = {name for f in fields(CLASSES[command]) for name in (f.name, *f.metadata['aliases'])}
+    # a flag may be a field of one command and needless in another; a field wins
+    assert not names & set(REFUSED.get(command, {}))
+    assert not set(REFUSED.get(command, {})) & set(NEEDLESS.get(command, {}))
+
+
+def test_values_that_turn_a_refused_feature_off_name_refused_flags():
+    assert set(OFF) <= {name for table in REFUSED.values() for name in table}
+
+
+def test_sft_defaults_depend_on_the_kind_of_training():
+    lora, full = SftArgs(**DATA), SftArgs(sft_type='full', **DATA)
+    assert (lora.learning_rate, lora.eval_steps, lora.save_steps) == (1e-4, 50, 50)
+    assert (full.learning_rate, full.eval_steps, full.save_steps) == (1e-5, 200, 200)
+    assert SftArgs(eval_steps=7, **DATA).save_steps == 7
+    assert SftArgs(seed=5, **DATA).dataset_seed == 5
+    assert SftArgs(batch_size=4, **DATA).eval_batch_size == 4
+    assert SftArgs(max_length=-1, **DATA).max_length is None
+
+
+def test_defaults_of_ms_swift():
+    args = SftArgs(**DATA)
+    assert (args.lora_rank, args.lora_alpha, args.lora_dropout, args.lora_target_modules) == (8, 32, 0.05, ['DEFAULT'])
+    assert (args.max_length, args.truncation_strategy, args.dataset_test_ratio, args.batch_size) == (
+        2048,
+        'delete',
+        0.01,
+        1,
+    )
+    assert (args.weight_decay, args.adam_beta2, args.warmup_ratio, args.max_grad_norm) == (0.1, 0.95, 0.05, 1)
+    assert (args.save_total_limit, args.logging_steps, args.seed, args.output_dir) == (2, 5, 42, 'output')
+    deploy = DeployArgs()
+    assert (deploy.host, deploy.port, deploy.log_interval, deploy.max_num_seqs) == ('0.0.0.0', 8000, 10, 256)
+
+
+@pytest.mark.parametrize(
+    ('cls', 'values', 'said'),
+    [
+        (SftArgs, {}, 'no data'),
+        (SftArgs, {'sft_type': 'lorra', **DATA}, "lora, full, not 'lorra'; did you mean 'lora'"),
+        (SftArgs, {'dtype': 'fp8', **DATA}, 'auto, bf16, fp16, fp32'),
+        (SftArgs, {'lora_rank': 0, **DATA}, '--lora_rank must be at least 1'),
+        (SftArgs, {'learning_rate': float('nan'), **DATA}, '--learning_rate'),
+        (SftArgs, {'report_to': ['wandb'], **DATA}, 'tensorboard'),
+        (SftArgs, {'template_type': 'qwen25', **DATA}, "'qwen2_5'"),
+        (ExportArgs, {'ckpt_dir': 'x'}, 'merge_lora'),
+        (ExportArgs, {'merge_lora': True}, '--ckpt_dir'),
+        (InferArgs, {'load_dataset_config': True}, '--ckpt_dir'),
+        (InferArgs, {'top_p': 1.5}, 'at most 1'),
+        (DeployArgs, {'lora_modules': ['a']}, 'name=path'),
+        (DeployArgs, {'lora_modules': ['a=x', 'a=y']}, 'twice'),
+        (DeployArgs, {'port': 70000}, 'at most 65535'),
+        (DeployArgs, {'ssl_keyfile': 'k'}, 'go together'),
+    ],
+)
+def test_wrong_values_are_one_sentence(cls, values, said):
+    with pytest.raises(UsageError, match=said) as error:
+        cls(**values)
+    assert '\n' not in str(error.value)
+
+
+def test_dtype_in_every_spelling():
+    assert [SftArgs(dtype=d, **DATA).dtype for d in ('AUTO', 'bfloat16', 'half', 'float', 'fp32')] == [
+        'auto', 'bf16', 'fp16', 'fp32', 'fp32',
+    ]  # fmt: skip
+
+
+def test_template_and_system():
+    assert SftArgs(template_type='AUTO', **DATA).template_type is None
+    assert SftArgs(**DATA).template_options() == {}
+    assert SftArgs(system='', **DATA).template_options() == {'default_system': None}
+    assert SftArgs(system='Be brief.', **DATA).template_options() == {'default_system': 'Be brief.'}
+
+
+def test_source_and_adapters():
+    args = DeployArgs(model_id_or_path='tiny-chat', lora_modules=['a=/x', 'b=/y=z'])
+    assert args.source().model_type == 'tiny-chat'
+    assert args.adapters() == {'a': '/x', 'b': '/y=z'}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    saved = (
+        '{"model_type": "tiny-chat", "template_type": "tiny-chat", "system": "hi", "dtype": "bf16", "dataset": ["a"],'
+        ' "val_dataset": [], "dataset_seed": 3, "seed": 9, "lora_rank": 4, "model_name": ["x"], "model_author": null}'
+    )
+    (tmp_path / 'sft_args.json').write_text(saved)
+    return str(tmp_path)
+
+
+def test_prompt_is_recovered_and_typed_values_win(checkpoint):
+    args = InferArgs(**recover(InferArgs, {'ckpt_dir': checkpoint, 'system': 'typed'}))
+    assert (args.template_type, args.dtype, args.system) == ('tiny-chat', 'bf16', 'typed')
+    assert (args.dataset, args.seed) == ([], 42)
+
+
+def test_data_is_recovered_on_request(checkpoint):
+    typed = {'ckpt_dir': checkpoint, 'load_dataset_config': True}
+    args = InferArgs(**recover(InferArgs, typed))
+    assert (args.dataset, args.dataset_seed, args.seed, args.model_name) == (['a'], 3, 9, ['x'])
+    assert InferArgs(**recover(InferArgs, {**typed, 'val_dataset': ['b']})).dataset == []
+
+
+def test_nothing_is_recovered_if_not_wanted(checkpoint):
+    typed = {'ckpt_dir': checkpoint, 'load_args_from_ckpt_dir': False}
+    assert recover(InferArgs, typed) == typed
+    assert recover(InferArgs, {'system': 'x'}) == {'system': 'x'}

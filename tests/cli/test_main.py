@@ -1,0 +1,204 @@
+"""The command line as a whole: exit status, help, launch."""
+
+import json
+import subprocess
+import sys
+import types
+from dataclasses import fields
+
+import pytest
+
+from swiftlite.cli import main as cli
+from swiftlite.cli.main import ABSENT, COMMANDS, run, torchrun_command
+from swiftlite.errors import SwiftliteError
+
+LAUNCH = ('NPROC_PER_NODE', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'MASTER_PORT', 'LOCAL_RANK')
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in LAUNCH:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """fake(command, action): the command's module is replaced; what it was called with is returned in a list."""
+
+    def replace(name, action=lambda args: 0):
+        calls = []
+        module = types.SimpleNamespace(main=lambda args: calls.append(args) or action(args))
+        load = cli.importlib.import_module
+        target = COMMANDS[name].module
+        monkeypatch.setattr(cli.importlib, 'import_module', lambda n: module if n == target else load(n))
+        return calls
+
+    return replace
+
+
+def test_command_gets_its_arguments(fake):
+    calls = fake('sft')
+    assert run(['sft', '--model-type', 'tiny-chat', '--dataset', 'a.jsonl']) == 0
+    assert calls[0].model_type == 'tiny-chat'
+
+
+def test_failure_is_one_sentence_and_status_1(fake, capsys):
+    def fail(_args):
+        raise SwiftliteError('the disk is full')
+
+    fake('sft', fail)
+    assert run(['sft', '--dataset', 'a']) == 1
+    assert capsys.readouterr().err == 'swiftlite: the disk is full\n'
+
+
+def test_interrupt_is_quiet(fake, capsys):
+    def interrupt(_args):
+        raise KeyboardInterrupt
+
+    fake('infer', interrupt)
+    assert run(['infer']) == 130
+    assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize(
+    ('line', 'said'),
+    [
+        ('infr', "did you mean 'infer'"),
+        ('zzz', 'sft, export'),
+        ('sft --lora_rnak 3', "did you mean '--lora_rank'"),
+        ('sft --dtype fp8 --dataset a', '--dtype'),
+        *((name, ABSENT[name]) for name in ABSENT),
+        ('web_ui', ABSENT['web-ui']),
+    ],
+)
+def test_usage_error_is_one_sentence_and_status_2(capsys, line, said):
+    assert run(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and said in err and err.count('\n') == 1
+
+
+def test_commands_the_issue_leaves_out_are_not_offered():
+    assert not {'app-ui', 'eval', 'pt', 'rlhf', 'web-ui'} & set(COMMANDS)
+
+
+@pytest.mark.parametrize('line', [['--help'], ['help'], ['-h']])
+def test_overview_names_every_command(capsys, line):
+    assert run(line) == 0
+    out = capsys.readouterr().out
+    assert all(f'\n  {name} ' in out for name in COMMANDS)
+
+
+def test_no_command_shows_the_overview_as_a_mistake(capsys):
+    assert run([]) == 2
+    assert 'usage:' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_of_a_command_shows_every_flag_and_an_example(capsys, name):
+    assert run([name, '--help']) == run(['help', name]) == 0
+    out = capsys.readouterr().out
+    cls = COMMANDS[name].load()
+    assert f'swiftlite {name}' in out and cls.summary.split()[0] in out
+    for f in fields(cls):
+        assert f.name in out and f'\n{f.metadata["group"]}:' in out
+    assert max(len(line) for line in out.splitlines() if not line.startswith('  swiftlite')) <= 120
+
+
+def test_help_shows_defaults_and_other_spellings(capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '200')
+    run(['sft', '--help'])
+    out = capsys.readouterr().out
+    assert 'rank of the adapter [8]' in out
+    assert 'also --per_device_train_batch_size' in out
+    assert '--sft_type lora|full' in out
+    assert '1e-4 for a LoRA' in out
+
+
+@pytest.mark.parametrize('line', [['--help'], ['sft', '--help'], ['deploy', '--help'], ['models'], ['sft', '--nope']])
+def test_no_torch_is_imported_before_a_command_runs(line):
+    code = (
+        'import sys; from swiftlite.cli.main import run; run(sys.argv[1:]);'
+        'heavy = {"torch", "transformers", "numpy", "pydantic", "fastapi", "yaml", "rich"} & set(sys.modules);'
+        'assert not heavy, heavy'
+    )
+    subprocess.run([sys.executable, '-c', code, *line], check=True, capture_output=True)
+
+
+def test_module_and_version():
+    import swiftlite
+
+    out = subprocess.run([sys.executable, '-m', 'swiftlite', '--version'], check=True, capture_output=True, text=True)
+    assert out.stdout == f'swiftlite {swiftlite.__version__}\n'
+
+
+def test_closed_pipe_is_quiet():
+    code = 'import sys; from swiftlite.cli.main import run; sys.exit(run(["models"]))'
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b''
+    process.stderr.close()
+    process.wait()
+
+
+def test_torchrun_is_started_from_the_environment(monkeypatch):
+    monkeypatch.setenv('NPROC_PER_NODE', '2')
+    words = ['--dataset', 'a b']
+    assert torchrun_command('sft', words) == [
+        sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone',
+        '-m', 'swiftlite', 'sft', '--dataset', 'a b',
+    ]  # fmt: skip
+    for name, value in (('NNODES', '2'), ('NODE_RANK', '1'), ('MASTER_ADDR', 'host'), ('MASTER_PORT', '29501')):
+        monkeypatch.setenv(name, value)
+    command = torchrun_command('sft', [])
+    assert '--standalone' not in command
+    assert command[3:13] == [
+        '--nproc_per_node', '2', '--nnodes', '2', '--node_rank', '1', '--master_addr', 'host', '--master_port', '29501',
+    ]  # fmt: skip
+
+
+def test_only_training_is_launched_and_only_once(monkeypatch, fake):
+    started = []
+    monkeypatch.setattr(cli.os, 'execv', lambda path, command: started.append(command))
+    monkeypatch.setenv('NPROC_PER_NODE', '2')
+    calls = fake('sft')
+    run(['sft', '--dataset', 'a'])
+    assert len(started) == 1 and calls == []
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    run(['sft', '--dataset', 'a'])
+    assert len(started) == 1 and len(calls) == 1
+
+
+def test_usage_errors_come_before_the_launch(monkeypatch, capsys):
+    monkeypatch.setattr(cli.os, 'execv', lambda *_: pytest.fail('started'))
+    monkeypatch.setenv('NPROC_PER_NODE', 'two')
+    assert run(['sft', '--nope']) == run(['sft', '--dataset', 'a']) == 2
+    assert "NPROC_PER_NODE must be a number, not 'two'" in capsys.readouterr().err
+
+
+def test_models_lists_and_searches(capsys):
+    assert run(['models']) == 0
+    out = capsys.readouterr().out
+    assert 'tiny-chat' in out and 'Qwen/Qwen-7B-Chat' in out and 'self-cognition' in out
+    run(['models', 'qwen2_5-7b', '--json'])
+    assert [row['model_type'] for row in json.loads(capsys.readouterr().out)['models']] == [
+        'qwen2_5-7b',
+        'qwen2_5-7b-instruct',
+    ]
+    assert run(['models', 'tiny-chta']) == 1
+    assert "did you mean 'tiny-chat'" in capsys.readouterr().err
+
+
+def test_doctor(capsys, monkeypatch):
+    assert run(['doctor']) == 0
+    out = capsys.readouterr().out
+    assert 'torch' in out and 'no problems' in out
+    run(['doctor', '--json'])
+    assert json.loads(capsys.readouterr().out)['packages']['torch']
+
+    from swiftlite.cli import doctor
+
+    version = doctor._version
+    monkeypatch.setattr(doctor, '_version', lambda name: {'rich': None, 'peft': '0.1'}.get(name, version(name)))
+    assert run(['doctor']) == 1
+    out = capsys.readouterr().out
+    assert 'problem: rich is missing' in out and 'problem: peft is 0.1' in out
