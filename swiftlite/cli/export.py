@@ -7,4 +7,5 @@ def main(args: ExportArgs) -> int:
     """Merge a LoRA. Returns the exit status."""
     from swiftlite.export import merge
 
-    return merge.run(args) or 0
+    merge.run(args)
+    return 0

@@ -7,4 +7,5 @@ def main(args: SftArgs) -> int:
     """Fine-tune. Returns the exit status."""
     from swiftlite.train import sft
 
-    return sft.run(args) or 0
+    sft.run(args)
+    return 0

@@ -42,6 +42,8 @@ class RunLog(TrainerCallback):
             self.task = self.bar.add_task('train', total=state.max_steps, completed=state.global_step, info='')
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step)
 

@@ -36,7 +36,6 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise SwiftliteError(f'the model in {path} cannot be loaded: {str(error).splitlines()[0]}') from error
-    model.config.use_cache = False
     install_loss(model)
     return model
 

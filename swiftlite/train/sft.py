@@ -76,7 +76,7 @@ def run(args: SftArgs) -> dict[str, Any]:
         data_collator=Collator(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
         train_dataset=train_data,
         eval_dataset=eval_data if eval_data is not None and len(eval_data) else None,
-        processing_class=tokenizer if save_dtype is not None else None,
+        tokenizer=tokenizer,
         save_dtype=save_dtype,
     )
     log = add_callbacks(trainer, args, folder, record)

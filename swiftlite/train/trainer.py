@@ -23,12 +23,14 @@ class SftTrainer(Trainer):
     """Loss = summed cross entropy / trained tokens of the whole global batch, over accumulation and processes.
 
     Args:
+        tokenizer: saved beside full weights (given as `processing_class` the Trainer would change the model's ids).
         save_dtype: dtype of saved full weights; None when only an adapter is trained. Where it is not fp32 the fp32
             weights are saved too, since training continues from them.
     """
 
-    def __init__(self, *args: Any, save_dtype: torch.dtype | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, tokenizer: Any, save_dtype: torch.dtype | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.tokenizer = tokenizer
         self.save_dtype = save_dtype
         self.model_accepts_loss_kwargs = True  # the loss is normalised over the accumulated batch
         self.tokens_seen = 0  # real input tokens of this process
@@ -127,10 +129,12 @@ class SftTrainer(Trainer):
             for name, tensor in (state_dict or model.state_dict()).items()
         }
         super()._save(str(folder), state)
+        self.tokenizer.save_pretrained(str(folder))
         file = folder / 'config.json'
         config = json.loads(file.read_text(encoding='utf-8'))
         config.pop('torch_dtype', None)
         config['dtype'] = str(self.save_dtype).removeprefix('torch.')
+        config['use_cache'] = True  # off while training
         file.write_text(json.dumps(config, ensure_ascii=False, indent=2) + '\n', encoding='utf-8')
         if self.save_dtype != torch.float32 and not self.args.save_only_model:
             save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, str(folder / MASTER))

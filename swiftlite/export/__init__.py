@@ -1,0 +1,1 @@
+"""Checkpoints made from checkpoints: a LoRA merged into its base."""

@@ -1,0 +1,150 @@
+"""`swiftlite export --merge_lora true`: base + adapter written as an ordinary checkpoint, without building a model."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swiftlite.args.export import ExportArgs
+from swiftlite.checkpoint import fingerprint, iter_tensors, load_tokenizer, raw_config, read_adapter, read_config
+from swiftlite.checkpoint.adapter import Adapter, LoRAWeights
+from swiftlite.checkpoint.mappings import mapping_of
+from swiftlite.checkpoint.native import write_config, write_json, write_shards
+from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.export.chat_template import chat_template
+from swiftlite.export.verify import verify
+from swiftlite.hub import local_path
+from swiftlite.registry.resolve import ModelSource, complete
+from swiftlite.template import get_template
+
+ARGS_FILE = 'sft_args.json'
+
+
+class Merge:
+    """The merged tensors of a base, streamed; counts what the adapter changed.
+
+    W + scaling * B @ A is computed in fp32 and cast once to W's dtype.
+    """
+
+    def __init__(self, base: str, adapter: Adapter):
+        self.base, self.adapter = base, adapter
+        self.changed: list[str] = []
+        self.unchanged: list[str] = []  # the delta is lost in rounding, or zero
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(native name, tensor) of every weight.
+
+        Raises:
+            SwiftliteError: an adapted module is not among the weights, or a sum is too large for the dtype.
+        """
+        pending = dict(self.adapter.modules)
+        for name, tensor in iter_tensors(self.base):
+            weights = pending.pop(name.removesuffix('.weight'), None) if name.endswith('.weight') else None
+            yield name, tensor if weights is None else self._merged(name, tensor, weights)
+        if pending:
+            raise SwiftliteError(
+                f'the adapter changes {next(iter(pending))}, which is not among the weights of {self.base}'
+            )
+
+    def _merged(self, name: str, tensor: torch.Tensor, weights: LoRAWeights) -> torch.Tensor:
+        delta = weights.scaling * (weights.b.float() @ weights.a.float())
+        merged = (tensor.float() + delta).to(tensor.dtype)
+        if not torch.isfinite(merged).all():
+            raise SwiftliteError(f'{name} with the adapter is too large for {str(tensor.dtype).removeprefix("torch.")}')
+        (self.unchanged if torch.equal(merged, tensor) else self.changed).append(name)
+        return merged
+
+
+def run(args: ExportArgs) -> str:
+    """Merge as `args` says; returns the folder written.
+
+    Raises:
+        UsageError: no adapter in --ckpt_dir, or the folder to write exists.
+        SwiftliteError: the adapter belongs to another base, or changes nothing.
+    """
+    source = args.source()
+    if source.adapter is None:
+        raise UsageError(f"--ckpt_dir '{args.ckpt_dir}' holds whole weights, no LoRA: there is nothing to merge")
+    base = local_path(source.model_id_or_path, source.revision)
+    source = complete(source, base)
+    target = Path(args.output_dir or f'{str(args.ckpt_dir).rstrip("/")}-merged')
+    if target.exists() and not args.overwrite:
+        raise UsageError(f'{target} exists: give --overwrite true to replace it, or --output_dir for another folder')
+    check_base(source, base)
+    adapter = read_adapter(source.adapter, read_config(base))
+    with replaced(target) as folder:
+        merge = Merge(base, adapter)
+        write_shards(merge.tensors(), folder)
+        if not merge.changed:
+            raise SwiftliteError(
+                f'the adapter in {source.adapter} changes no weight: the merged model would be the base'
+            )
+        write_companions(args, source, base, folder)
+        if args.verify:
+            print(verify(base, adapter, str(folder)), flush=True)
+    print(f'merged {len(merge.changed)} of {len(adapter.modules)} adapted weights into {target}', flush=True)
+    if merge.unchanged:
+        print(f'note: {len(merge.unchanged)} too small to change a weight, e.g. {merge.unchanged[0]}', flush=True)
+    print(f'next:\n  swiftlite infer --ckpt_dir {target}\n  swiftlite deploy --ckpt_dir {target}', flush=True)
+    return str(target)
+
+
+def check_base(source: ModelSource, base: str) -> None:
+    """Refuse a base that is not the one the adapter was trained on."""
+    if raw_config(base).get('quantization_config'):
+        raise SwiftliteError(f'{base} is quantized: merge into the unquantized model, then quantize the result')
+    recorded = source.ckpt_args.get('base_fingerprint')
+    if recorded is None:
+        print(f'note: {source.adapter} does not record its base; only names and shapes are checked', flush=True)
+    elif recorded != fingerprint(base):
+        raise SwiftliteError(f'the adapter in {source.adapter} was trained on another model than {base}')
+
+
+def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: Path) -> None:
+    """Config, generation config, tokenizer with the chat template that was trained, and sft_args.json."""
+    if mapping_of(raw_config(base)) is None:
+        for name in ('config.json', 'generation_config.json'):
+            if Path(base, name).is_file():
+                shutil.copy(Path(base, name), folder)
+    else:
+        write_config(base, folder)
+    tokenizer = load_tokenizer(base)
+    template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
+    own = chat_template(template)
+    if own is not None:
+        tokenizer.chat_template = own
+    tokenizer.save_pretrained(str(folder))
+    saved: dict[str, Any] = {
+        **source.ckpt_args,
+        'sft_type': 'full',
+        'template_type': template.name,
+        'merged_from': source.adapter,
+    }
+    saved.setdefault('model_type', source.model_type)
+    write_json(folder / ARGS_FILE, saved)
+
+
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `target` when the block ends well, and is removed when it does not."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
+    except OSError as error:
+        raise SwiftliteError(f'{target} cannot be written: {error.strerror}') from error
+    try:
+        yield work
+        work.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f'.{target.name}-old-', dir=target.parent))
+            target.rename(old / target.name)
+            work.rename(target)
+            shutil.rmtree(old)
+        else:
+            work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
