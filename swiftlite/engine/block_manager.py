@@ -41,7 +41,8 @@ class BlockManager:
 
     def match(self, seq: Sequence, root: Hashable) -> list[int]:
         """Cached blocks for the longest known prefix of `seq`, at least one token short of all of it. Takes nothing."""
-        seq.chain = chain = root
+        chain: Hashable = ('root', root)  # a tuple, never equal to a key number
+        seq.chain = chain
         found: list[int] = []
         if not self.caching:
             return found

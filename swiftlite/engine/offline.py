@@ -49,8 +49,9 @@ class LLM:
 
         sampling_params and lora_request: one for all, or a list of the prompts' length.
         """
-        batch = [prompts] if isinstance(prompts, (str, dict)) or _is_ids(prompts) else list(prompts)  # type: ignore[arg-type, list-item]
-        pairs = [self._prompt(p) for p in batch]  # type: ignore[arg-type]
+        single = not isinstance(prompts, Sequence) or isinstance(prompts, str) or _is_ids(prompts)
+        batch: list[Any] = [prompts] if single else list(prompts)
+        pairs = [self._prompt(p) for p in batch]
         params = _spread(
             sampling_params if sampling_params is not None else SamplingParams(), len(batch), 'sampling_params'
         )

@@ -15,7 +15,9 @@ PROMPTS = random_prompts(8, seed=4)
 
 
 def config(base, **options):
-    return EngineConfig(model=str(base), skip_tokenizer_init=True, enable_lora=True, num_gpu_blocks_override=64, **options)
+    return EngineConfig(
+        model=str(base), skip_tokenizer_init=True, enable_lora=True, num_gpu_blocks_override=64, **options
+    )
 
 
 async def collect(engine, prompt, params, name, lora=None):
@@ -50,7 +52,12 @@ async def test_answers_adapters_and_refusals(base, adapters):
             *(collect(engine, p, greedy(), f'm{i}', lora if i % 2 else None) for i, p in enumerate(PROMPTS))
         )
         assert [t for t, _ in mixed] == [(adapted if i % 2 else expected)[i] for i in range(8)]
-        for prompt, message in (([], 'empty'), ([5] * 300, '300 tokens'), ([500], 'token id 500'), ([-1], 'token id -1')):
+        for prompt, message in (
+            ([], 'empty'),
+            ([5] * 300, '300 tokens'),
+            ([500], 'token id 500'),
+            ([-1], 'token id -1'),
+        ):
             with pytest.raises(RequestError, match=message):
                 await collect(engine, prompt, greedy(), 'bad')
         with pytest.raises(RequestError, match='no-such-folder'):

@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from swiftlite import LoRARequest
 from tests.engine.runs import greedy, make_llm, random_prompts, run
+from tests.qwen_v1 import qwen_v1_logits, write_qwen_v1
 from tests.tiny import tiny_qwen2
 
 SHAPES = {
@@ -51,3 +53,29 @@ def test_logits_are_those_of_transformers_at_every_position(base):
             assert len(found) == 20 and found[token].rank == 1
             for i, value in found.items():
                 assert value.logprob == pytest.approx(expected[step, i].item(), abs=2e-4)
+
+
+def test_qwen_v1_in_its_upstream_layout(tmp_path):
+    tensors = write_qwen_v1(tmp_path)
+    prompts = random_prompts(6, seed=11)
+    llm = make_llm(tmp_path)
+    for prompt, tokens in zip(prompts, run(llm, prompts, greedy(24)), strict=True):
+        logits = qwen_v1_logits(tensors, prompt + tokens[:-1])[len(prompt) - 1 :]
+        chosen = logits[torch.arange(24), torch.tensor(tokens)]
+        assert (logits.max(dim=-1).values - chosen <= 1e-4).all()
+    assert len({t for tokens in run(llm, prompts, greedy(24)) for t in tokens}) > 20  # no degenerate repetition
+
+
+def test_an_adapter_is_its_merged_weights(base, adapters, tmp_path):
+    """peft's own merge, then the plain engine."""
+    from peft import PeftModel
+
+    prompts = random_prompts(8, seed=12)
+    llm = make_llm(base, enable_lora=True)
+    for i, adapter in enumerate(adapters):
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        for prompt, tokens in zip(
+            prompts, run(llm, prompts, greedy(20), LoRARequest('x', i + 1, str(adapter))), strict=True
+        ):
+            assert agree(merged, prompt, tokens)

@@ -1,0 +1,74 @@
+"""Text as it comes is the text of all tokens, in whole characters; stop strings cut it wherever tokens fall."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from swiftlite.engine.detokenizer import HELD, Detokenizer, StopChecker
+
+
+@pytest.fixture(scope='module')
+def tokenizer():
+    """Byte-level, one token a byte: every character beyond ASCII is split."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
+    tokenizer.add_special_tokens({'additional_special_tokens': ['<|end|>']})
+    return tokenizer
+
+
+@given(text=st.text(max_size=60))
+def test_pieces_make_the_whole_and_none_is_half_a_character(tokenizer, text):
+    ids = tokenizer(text)['input_ids']
+    detokenizer = Detokenizer(tokenizer)
+    pieces = [detokenizer.add(i) for i in ids]
+    assert ''.join(pieces) == tokenizer.decode(ids)
+    assert all('\ufffd' not in piece for piece in pieces) or '\ufffd' in text
+
+
+def test_an_incomplete_character_is_never_shown(tokenizer):
+    ids = tokenizer('好')['input_ids']
+    detokenizer = Detokenizer(tokenizer)
+    assert [detokenizer.add(i) for i in ids] == ['', '', '好']
+    assert [Detokenizer(tokenizer).add(i) for i in ids[:2]] == ['', '']
+
+
+def test_bytes_that_never_make_a_character_do_not_hold_the_rest_back(tokenizer):
+    broken = tokenizer('é')['input_ids'][0]
+    detokenizer = Detokenizer(tokenizer)
+    pieces = [detokenizer.add(broken) for _ in range(50)] + [detokenizer.add(i) for i in tokenizer('ok')['input_ids']]
+    assert ''.join(pieces).endswith('ok')
+    assert len(detokenizer._window) <= 2 * HELD + 2
+
+
+def test_special_tokens_are_skipped_unless_asked_for(tokenizer):
+    ids = tokenizer('a<|end|>b')['input_ids']
+    for skip, expected in ((True, 'ab'), (False, 'a<|end|>b')):
+        detokenizer = Detokenizer(tokenizer, skip)
+        assert ''.join(detokenizer.add(i) for i in ids) == expected
+
+
+@given(
+    text=st.text('abc', max_size=40),
+    stops=st.lists(st.text('abc', min_size=1, max_size=4), max_size=3),
+    include=st.booleans(),
+    cuts=st.randoms(),
+)
+def test_stop_strings_cut_the_same_however_the_text_arrives(text, stops, include, cuts):
+    hits = [(text.find(s) + len(s), text.find(s), s) for s in stops if s in text]
+    checker, shown, at, stop = StopChecker(stops, include), '', 0, None
+    while at < len(text) and stop is None:
+        step = cuts.randint(1, 3)
+        new, stop = checker.add(text[at : at + step])
+        shown, at = shown + new, at + step
+    if not hits:
+        assert stop is None and shown + checker.flush() == text
+        return
+    assert stop is not None
+    begin = text.find(stop)
+    assert shown == text[: begin + len(stop) if include else begin]
+    assert begin <= min(end for end, _, _ in hits)  # not later than the first stop string to be complete
