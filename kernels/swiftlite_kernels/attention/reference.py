@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from swiftlite_kernels.cache.dtypes import cache_view
 
 MAX_PADDING = 1.25  # a decode group's longest sequence over its shortest
-MAX_GATHERED = 1 << 19  # elements of keys a decode group copies: larger ones leave the processor's cache
+MAX_GATHERED = 1 << 18  # elements of keys a decode group copies: larger ones leave the processor's cache
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,18 @@ def unified_attention(
     decodes = []
     for i, length in enumerate(lengths):
         first, last = starts[i], starts[i + 1]
-        if last - first == 1:
+        if length == 0:
+            out[first:last] = 0
+        elif last - first == 1:
             decodes.append(i)
         elif last > first:
             store(out[first:last], attend_prompt(q[first:last], *cache.read(i, length), scoring), output_scale)
-    for group in groups_by_length(decodes, lengths, MAX_GATHERED // (k.shape[2] * k.shape[3])):
+    groups = groups_by_length(decodes, lengths, MAX_GATHERED // (k.shape[2] * k.shape[3]))
+    scratch = cache.scratch(groups, lengths)
+    for group in groups:
         rows = torch.tensor([starts[i] for i in group])
-        result = attend_decodes(q[rows], *cache.read_many(group, lengths), scoring)
-        if output_scale is None and len(group) == out.shape[0] == rows[-1] + 1 and group == sorted(group):
-            out.copy_(result)
-        else:
-            out[rows] = scaled(result, out.dtype, output_scale)
+        result = attend_decodes(q[rows], *cache.read_many(group, lengths, scratch), scoring)
+        out[rows] = scaled(result, out.dtype, output_scale)
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,14 @@ class PagedCache:
         k, v = gather(self.k, blocks), gather(self.v, blocks)
         return dequantize(k[:length], self.k_descale, i), dequantize(v[:length], self.v_descale, i)
 
+    def scratch(self, groups: list[list[int]], lengths: list[int]) -> torch.Tensor:
+        """Room for the keys and values of any group: fresh memory for each would cost more than the copies."""
+        block_size = self.k.shape[1]
+        blocks = max((len(g) * -(-max(lengths[i] for i in g) // block_size) for g in groups), default=0)
+        return self.k.new_empty(2, blocks, block_size, *self.k.shape[2:])
+
     def read_many(
-        self, group: list[int], lengths: list[int]
+        self, group: list[int], lengths: list[int], scratch: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Keys and values [N, padded length, kv_heads, head_size] and the lengths [N], None when all are full."""
         used = [lengths[i] for i in group]
@@ -98,22 +105,28 @@ class PagedCache:
         blocks = self.block_table[group, : -(-longest // block_size)]
         spare = torch.tensor([-(-n // block_size) for n in used])
         # entries past a sequence's last block may hold anything: read its first block instead
-        blocks = torch.where(torch.arange(blocks.shape[1]) < spare[:, None], blocks, blocks[:, :1])
+        blocks = torch.where(torch.arange(blocks.shape[1]) < spare[:, None], blocks, blocks[:, :1]).flatten()
         shape = (len(group), -1, *self.k.shape[2:])
-        k = gather(self.k, blocks.flatten()).view(shape)[:, :longest]
-        v = gather(self.v, blocks.flatten()).view(shape)[:, :longest]
+        k = gather(self.k, blocks, scratch[0]).view(shape)[:, :longest]
+        v = gather(self.v, blocks, scratch[1]).view(shape)[:, :longest]
+        for i, n in enumerate(used):
+            if n < longest:  # never written, or left over from another sequence: not even NaN may come through
+                k[i, n:] = 0
+                v[i, n:] = 0
         k, v = dequantize(k, self.k_descale, group), dequantize(v, self.v_descale, group)
         return k, v, None if min(used) == longest else torch.tensor(used)
 
 
-def gather(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """Blocks as one run of places [len(blocks) * block_size, kv_heads, head_size]."""
-    if cache[0].is_contiguous() and cache.element_size() > 1:  # whole rows: several times faster than indexing
-        return cache.flatten(1).index_select(0, blocks).view(-1, *cache.shape[2:])
-    if cache.element_size() == 1:
+def gather(cache: torch.Tensor, blocks: torch.Tensor, scratch: torch.Tensor | None = None) -> torch.Tensor:
+    """Blocks as one run of places [len(blocks) * block_size, kv_heads, head_size], in scratch where that is faster."""
+    if cache.element_size() == 1:  # indexing knows no fp8: move the bytes
         fp8 = torch.float8_e4m3fn if cache.dtype == torch.uint8 else cache.dtype
         return cache_view(cache_view(cache, torch.uint8)[blocks], fp8).flatten(0, 1)
-    return cache[blocks].flatten(0, 1)
+    if not cache[0].is_contiguous():
+        return cache[blocks].flatten(0, 1)
+    # whole rows: several times faster than indexing
+    out = None if scratch is None else scratch[: blocks.shape[0]].flatten(1)
+    return torch.index_select(cache.flatten(1), 0, blocks, out=out).view(-1, *cache.shape[2:])
 
 
 def dequantize(x: torch.Tensor, descale: torch.Tensor | None, sequence: int | list[int]) -> torch.Tensor:

@@ -1,0 +1,455 @@
+"""Paged attention in Triton.
+
+Single tokens go to a split kernel: a program takes the query heads of one key head of one sequence over a share of its
+keys, and a second kernel adds the shares up. Longer queries go to a tile kernel, whose rows are the query heads of one
+key head for a run of tokens. Both find their work on the device, so that a captured launch serves every batch of its size.
+Softmax is kept online in base 2 (Dao 2023, FlashAttention-2; split keys: Flash-Decoding).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from swiftlite_kernels.cache.dtypes import cache_view
+from swiftlite_kernels.triton import LOG2E, as_rows, multiprocessors, next_power_of_2, tanh
+
+LN2_INVERSE = tl.constexpr(LOG2E)
+MAX_SPLITS = 64
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes of one kernel launch."""
+
+    rows: int  # query rows (tokens x heads of one key head) of a program
+    keys: int  # keys of a loop step
+    warps: int
+    stages: int
+
+
+@triton.jit
+def places_of(table, first, keys, end, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr):
+    """Block numbers and places in the block of keys first + [0, KEYS)."""
+    if BLOCK_SIZE % KEYS == 0:  # one block holds the tile
+        block = tl.load(table + first // BLOCK_SIZE).to(tl.int64) + tl.zeros([KEYS], tl.int64)
+    else:
+        block = tl.load(table + keys // BLOCK_SIZE, keys < end, other=0).to(tl.int64)
+    return block, keys % BLOCK_SIZE
+
+
+@triton.jit
+def attend_tile(
+    query, acc, top, total, k, v, table, alibi, first, end, query_pos, scale, softcap,
+    k_block, k_place, v_block, v_place,
+    MASKED: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
+    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
+    DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """One step of the online softmax over keys [first, first + KEYS), those from `end` on left out."""
+    keys = first + tl.arange(0, KEYS)
+    dim = tl.arange(0, DIM_PAD)
+    block, place = places_of(table, first, keys, end, BLOCK_SIZE, KEYS)
+    k_at = k + (block * k_block + place * k_place)[None, :] + dim[:, None]
+    v_at = v + (block * v_block + place * v_place)[:, None] + dim[None, :]
+    if MASKED or DIM != DIM_PAD:
+        k_tile = tl.load(k_at, (dim < DIM)[:, None] & (keys < end)[None, :], other=0.0)
+        v_tile = tl.load(v_at, (dim < DIM)[None, :] & (keys < end)[:, None], other=0.0)
+    else:
+        k_tile = tl.load(k_at)
+        v_tile = tl.load(v_at)
+    scores = tl.dot(query, k_tile.to(query.dtype), input_precision=PRECISION) * scale
+    distance = query_pos[:, None] - keys[None, :]
+    if SOFTCAP:
+        scores = softcap * tanh(scores / softcap)
+    if ALIBI:
+        if ALIBI_SQRT:
+            scores -= alibi[:, None] * tl.sqrt(tl.maximum(distance, 0).to(tl.float32))
+        else:
+            scores -= alibi[:, None] * distance.to(tl.float32)
+    scores *= LN2_INVERSE
+    if MASKED:
+        seen = (keys < end)[None, :] & (query_pos >= -1)[:, None]
+        if CAUSAL:
+            seen &= distance >= 0
+        if LEFT >= 0:
+            seen &= distance <= LEFT
+        if RIGHT >= 0:
+            seen &= -distance <= RIGHT
+        scores = tl.where(seen, scores, float('-inf'))
+    new_top = tl.maximum(top, tl.max(scores, 1))
+    shift = new_top
+    if MASKED:
+        shift = tl.where(new_top == float('-inf'), 0.0, new_top)  # a row that has seen nothing yet
+    weights = tl.exp2(scores - shift[:, None])
+    shrink = tl.exp2(top - shift)
+    total = total * shrink + tl.sum(weights, 1)
+    acc = acc * shrink[:, None]
+    acc = tl.dot(weights.to(query.dtype), v_tile.to(query.dtype), acc, input_precision=PRECISION)
+    return acc, new_top, total
+
+
+@triton.jit
+def add_sink(acc, top, total, sinks, head, mask):
+    sink = tl.load(sinks + head, mask, other=0.0).to(tl.float32) * LN2_INVERSE
+    new_top = tl.maximum(top, sink)
+    shrink = tl.exp2(top - new_top)
+    return acc * shrink[:, None], new_top, total * shrink + tl.exp2(sink - new_top)
+
+
+@triton.jit
+def finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr):
+    """out[at] = acc / total * factor, zero where nothing was seen."""
+    result = acc * (factor / tl.where(total == 0.0, 1.0, total))[:, None]
+    if OUTPUT_SCALE:
+        result = tl.clamp(result / tl.load(output_scale), -LIMIT, LIMIT)
+    tl.store(out + at, result.to(out.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=['split_share'])
+def split_kernel(
+    q, k, v, out, part_acc, part_top, part_total, starts, lengths, table, slopes, sinks, k_descale, v_descale,
+    output_scale, scale, softcap, split_share,
+    q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
+    table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
+    GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
+    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr, V_DESCALE: tl.constexpr,
+    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel."""
+    sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    token = tl.load(starts + sequence).to(tl.int64)
+    if tl.load(starts + sequence + 1) - token != 1:
+        return
+    length = tl.load(lengths + sequence)
+    begin = 0
+    if LEFT >= 0:
+        begin = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
+    share = tl.maximum(tl.cdiv(tl.cdiv(length - begin, SPLITS), KEYS) * KEYS, split_share)
+    low = begin + split * share
+    if (low >= length) & (split > 0):
+        return
+    high = tl.minimum(low + share, length)
+
+    row, dim = tl.arange(0, ROWS), tl.arange(0, DIM_PAD)
+    head = kv_head * GROUP + row
+    in_group = row < GROUP
+    mask = in_group[:, None] & (dim < DIM)[None, :]
+    query = tl.load(q + token * q_token + head[:, None] * q_head + dim[None, :], mask, other=0.0)
+    query_pos = tl.zeros([ROWS], tl.int32) + length - 1
+    alibi = tl.zeros([ROWS], tl.float32)
+    if ALIBI:
+        alibi = tl.load(slopes + head, in_group, other=0.0).to(tl.float32)
+    factor = 1.0
+    if K_DESCALE:
+        scale *= tl.load(k_descale + sequence * k_descale_row + kv_head * k_descale_head)
+    if V_DESCALE:
+        factor = tl.load(v_descale + sequence * v_descale_row + kv_head * v_descale_head)
+    acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
+    top = tl.full([ROWS], float('-inf'), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    row_table = table + sequence.to(tl.int64) * table_row
+    for first in range(low, high, KEYS):
+        acc, top, total = attend_tile(
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high, query_pos,
+            scale, softcap, k_block, k_place, v_block, v_place,
+            True, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
+        )
+    if SINKS:
+        if split == 0:
+            acc, top, total = add_sink(acc, top, total, sinks, head, in_group)
+    at = token * out_token + head[:, None] * out_head + dim[None, :]
+    if (begin + share >= length) | (SPLITS == 1):
+        finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
+    else:
+        heads = tl.num_programs(1) * GROUP
+        part = ((sequence * heads + head) * SPLITS + split).to(tl.int64)
+        tl.store(part_acc + part[:, None] * DIM_PAD + dim[None, :], acc, in_group[:, None])
+        tl.store(part_top + part, top, in_group)
+        tl.store(part_total + part, total, in_group)
+
+
+@triton.jit(do_not_specialize=['split_share'])
+def merge_splits_kernel(
+    out, part_acc, part_top, part_total, starts, lengths, v_descale, output_scale, split_share,
+    out_token, out_head, v_descale_row, v_descale_head,
+    GROUP: tl.constexpr, LEFT: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr,
+    SPLITS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
+):
+    """Program (sequence, query head): add up the shares of split_kernel."""
+    sequence, head = tl.program_id(0), tl.program_id(1)
+    token = tl.load(starts + sequence).to(tl.int64)
+    if tl.load(starts + sequence + 1) - token != 1:
+        return
+    length = tl.load(lengths + sequence)
+    begin = 0
+    if LEFT >= 0:
+        begin = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
+    share = tl.maximum(tl.cdiv(tl.cdiv(length - begin, SPLITS), KEYS) * KEYS, split_share)
+    if begin + share >= length:  # written by split_kernel
+        return
+    split, dim = tl.arange(0, SPLITS), tl.arange(0, DIM_PAD)
+    used = begin + split * share < length
+    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * SPLITS + split
+    top = tl.load(part_top + part, used, other=float('-inf'))
+    weight = tl.exp2(top - tl.max(top, 0))
+    total = tl.sum(tl.load(part_total + part, used, other=0.0) * weight, 0)
+    acc = tl.load(part_acc + part[:, None] * DIM_PAD + dim[None, :], used[:, None], other=0.0)
+    result = tl.sum(acc * weight[:, None], 0)
+    if V_DESCALE:
+        result *= tl.load(v_descale + sequence * v_descale_row + (head // GROUP) * v_descale_head)
+    result = result / total
+    if OUTPUT_SCALE:
+        result = tl.clamp(result / tl.load(output_scale), -LIMIT, LIMIT)
+    tl.store(out + token * out_token + head * out_head + dim, result.to(out.dtype.element_ty), dim < DIM)
+
+
+@triton.jit
+def sequence_of(starts, sequences, tile, TOKENS: tl.constexpr):
+    """The sequence that the tile belongs to: the last whose first tile, starts[s] // TOKENS + s, is not after it."""
+    found = 0
+    for first in range(0, sequences, 256):
+        s = first + tl.arange(0, 256)
+        start = tl.load(starts + s, s < sequences, other=0)
+        found += tl.sum(((start // TOKENS + s <= tile) & (s < sequences)).to(tl.int32), 0)
+    return found - 1
+
+
+@triton.jit(do_not_specialize=['sequences'])
+def tile_kernel(
+    q, k, v, out, starts, lengths, table, slopes, sinks, k_descale, v_descale, output_scale, scale, softcap, sequences,
+    q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
+    table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
+    GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
+    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr, V_DESCALE: tl.constexpr,
+    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SKIP_SINGLE: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """Program (tile of ROWS // GROUP tokens of a sequence, key head); late tiles, which see most keys, start first."""
+    TOKENS: tl.constexpr = ROWS // GROUP
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    kv_head = tl.program_id(1)
+    sequence = sequence_of(starts, sequences, tile, TOKENS)
+    start = tl.load(starts + sequence)
+    count = tl.load(starts + sequence + 1) - start
+    offset = (tile - (start // TOKENS + sequence)) * TOKENS
+    if offset >= count:
+        return
+    if SKIP_SINGLE:
+        if count == 1:
+            return
+    length = tl.load(lengths + sequence)
+    row, dim = tl.arange(0, ROWS), tl.arange(0, DIM_PAD)
+    position = offset + row // GROUP
+    head = kv_head * GROUP + row % GROUP
+    valid = (row < TOKENS * GROUP) & (position < count)
+    mask = valid[:, None] & (dim < DIM)[None, :]
+    token = (start + position).to(tl.int64)
+    query = tl.load(q + (token * q_token + head * q_head)[:, None] + dim[None, :], mask, other=0.0)
+    before = length - count
+    query_pos = before + position
+    alibi = tl.zeros([ROWS], tl.float32)
+    if ALIBI:
+        alibi = tl.load(slopes + head, valid, other=0.0).to(tl.float32)
+    factor = 1.0
+    if K_DESCALE:
+        scale *= tl.load(k_descale + sequence * k_descale_row + kv_head * k_descale_head)
+    if V_DESCALE:
+        factor = tl.load(v_descale + sequence * v_descale_row + kv_head * v_descale_head)
+    acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
+    top = tl.full([ROWS], float('-inf'), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    row_table = table + sequence.to(tl.int64) * table_row
+    last = before + tl.minimum(offset + TOKENS, count)  # one past the tile's last token
+    low = 0
+    if LEFT >= 0:
+        low = tl.maximum(before + offset - LEFT, 0) // KEYS * KEYS
+    high = length
+    if CAUSAL:
+        high = tl.minimum(high, last)
+    elif RIGHT >= 0:
+        high = tl.minimum(high, last + RIGHT)
+    whole = low  # up to here every row sees every key
+    if LEFT < 0:
+        if CAUSAL:
+            whole = tl.minimum(before + offset + 1, high) // KEYS * KEYS
+        elif RIGHT >= 0:
+            whole = tl.minimum(before + offset + 1 + RIGHT, high) // KEYS * KEYS
+        else:
+            whole = high // KEYS * KEYS
+    for first in range(low, whole, KEYS):
+        acc, top, total = attend_tile(
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high, query_pos,
+            scale, softcap, k_block, k_place, v_block, v_place,
+            False, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
+        )
+    for first in range(whole, high, KEYS):
+        acc, top, total = attend_tile(
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high, query_pos,
+            scale, softcap, k_block, k_place, v_block, v_place,
+            True, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
+        )
+    if SINKS:
+        acc, top, total = add_sink(acc, top, total, sinks, head, valid)
+    at = (token * out_token + head * out_head)[:, None] + dim[None, :]
+    finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
+
+
+def single_tiles(group: int, dim: int, itemsize: int) -> Tiles:
+    """Launch sizes of split_kernel."""
+    rows = max(16, next_power_of_2(group))
+    if itemsize == 4:
+        return Tiles(rows, 32, 4, 2)
+    return Tiles(rows, 64 if dim <= 128 else 32, 4, 3 if dim <= 128 else 2)
+
+
+def prompt_tiles(group: int, dim: int, itemsize: int) -> Tiles:
+    """Launch sizes of tile_kernel."""
+    least = max(16, next_power_of_2(group))
+    if itemsize == 4:
+        return Tiles(max(32, least), 32, 4, 1)
+    if dim <= 64:
+        return Tiles(max(128, least), 64, 4, 3)
+    if dim <= 128:
+        return Tiles(max(128, least), 64, 8, 3)
+    return Tiles(max(64, least), 32, 8, 2)
+
+
+def split_count(sequences: int, kv_heads: int, longest: int, device: torch.device) -> int:
+    """Key splits that fill the device about four times over, a power of two; a share is at least MIN_SHARE keys."""
+    wanted = -(-4 * multiprocessors(device) // (sequences * kv_heads))
+    return next_power_of_2(max(1, min(wanted, -(-longest // MIN_SHARE), MAX_SPLITS)))
+
+
+MIN_SHARE = 128
+
+
+def unified_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, cu_seqlens_q: torch.Tensor, max_seqlen_q: int,
+    seqused_k: torch.Tensor, max_seqlen_k: int, softmax_scale: float, causal: bool, window_size: tuple[int, int],
+    block_table: torch.Tensor, softcap: float, k_descale: torch.Tensor | None, v_descale: torch.Tensor | None,
+    num_par_softmax_segments: int | None, softmax_segm_output: torch.Tensor | None,
+    softmax_segm_max: torch.Tensor | None, softmax_segm_expsum: torch.Tensor | None,
+    alibi_slopes: torch.Tensor | None, output_scale: torch.Tensor | None, sinks: torch.Tensor | None,
+    use_alibi_sqrt: bool, tiles: tuple[Tiles, Tiles] | None = None,
+) -> None:
+    sequences, heads, dim = seqused_k.shape[0], q.shape[1], q.shape[2]
+    block_size, kv_heads = k.shape[1], k.shape[2]
+    if q.shape[0] == 0 or sequences == 0:
+        return
+    for name, x in (('q', q), ('k', k), ('v', v), ('out', out)):
+        if x.stride(-1) != 1:
+            raise ValueError(f'{name}: head elements must be contiguous, got strides {x.stride()}')
+    if k.dtype == torch.uint8:
+        k, v = cache_view(k, torch.float8_e4m3fn), cache_view(v, torch.float8_e4m3fn)
+    group = heads // kv_heads
+    single, prompt = tiles or (single_tiles(group, dim, q.element_size()), prompt_tiles(group, dim, q.element_size()))
+    k_scales, v_scales = per_head(k_descale, sequences, kv_heads), per_head(v_descale, sequences, kv_heads)
+    shared = (
+        q.stride(0), q.stride(1), out.stride(0), out.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
+        *strides(k_scales), *strides(v_scales),
+    )
+    options = dict(
+        GROUP=group, CAUSAL=causal, LEFT=window_size[0], RIGHT=window_size[1], SOFTCAP=softcap > 0,
+        ALIBI=alibi_slopes is not None, ALIBI_SQRT=use_alibi_sqrt, SINKS=sinks is not None,
+        K_DESCALE=k_scales is not None, V_DESCALE=v_scales is not None, OUTPUT_SCALE=output_scale is not None,
+        LIMIT=torch.finfo(out.dtype).max if output_scale is not None else 0.0, BLOCK_SIZE=block_size, DIM=dim,
+        DIM_PAD=max(16, next_power_of_2(dim)), PRECISION='ieee' if q.dtype == torch.float32 else 'tf32',
+    )
+    skip_single = sequences > 1
+    if max_seqlen_q > 1:
+        blocks = q.shape[0] // (prompt.rows // group) + sequences
+        tile_kernel[(blocks, kv_heads)](
+            q, k, v, out, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales, output_scale,
+            softmax_scale, softcap, sequences, *shared, **options, SKIP_SINGLE=skip_single, ROWS=prompt.rows,
+            KEYS=prompt.keys, num_warps=prompt.warps, num_stages=prompt.stages,
+        )
+        if not skip_single:
+            return
+    splits = num_par_softmax_segments or split_count(sequences, kv_heads, max_seqlen_k, q.device)
+    parts = softmax_segm_output, softmax_segm_max, softmax_segm_expsum
+    if splits > 1 and any(x is None for x in parts):
+        parts = scratch(sequences * heads * splits, options['DIM_PAD'], q.device)
+    split_kernel[(sequences, kv_heads, splits)](
+        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales, output_scale,
+        softmax_scale, softcap, MIN_SHARE, *shared, **options, SPLITS=splits, ROWS=single.rows, KEYS=single.keys,
+        num_warps=single.warps, num_stages=single.stages,
+    )
+    if splits > 1:
+        kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')
+        merge_splits_kernel[(sequences, heads)](
+            out, *parts, cu_seqlens_q, seqused_k, v_scales, output_scale, MIN_SHARE, out.stride(0), out.stride(1),
+            *strides(v_scales), **{name: options[name] for name in kept}, SPLITS=splits, KEYS=single.keys,
+            num_warps=4 if splits > 8 else 2,
+        )
+
+
+def scratch(parts: int, dim: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Buffers for partial results: accumulators, maxima, sums."""
+    buffer = torch.empty(parts * (dim + 2), dtype=torch.float32, device=device)
+    return buffer[: parts * dim], buffer[parts * dim : parts * (dim + 1)], buffer[parts * (dim + 1) :]
+
+
+def per_head(scale: torch.Tensor | None, sequences: int, kv_heads: int) -> torch.Tensor | None:
+    return None if scale is None else scale.expand(sequences, kv_heads)
+
+
+def strides(scale: torch.Tensor | None) -> tuple[int, int]:
+    return (0, 0) if scale is None else (scale.stride(0), scale.stride(1))
+
+
+@triton.jit
+def merge_states_kernel(
+    output, output_lse, prefix, prefix_lse, suffix, suffix_lse, output_scale, with_context,
+    output_token, output_head, prefix_token, prefix_head, suffix_token, suffix_head,
+    output_lse_head, prefix_lse_head, suffix_lse_head,
+    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, WRITE_LSE: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
+):
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    dim = tl.arange(0, DIM_PAD)
+    mask = dim < DIM
+    a = tl.load(prefix_lse + head * prefix_lse_head + token)
+    b = tl.load(suffix_lse + head * suffix_lse_head + token)
+    a = tl.where((a == float('inf')) | (token >= with_context), float('-inf'), a)
+    b = tl.where(b == float('inf'), float('-inf'), b)
+    top = tl.maximum(a, b)
+    shift = tl.where(top == float('-inf'), 0.0, top)
+    a_weight, b_weight = tl.exp(a - shift), tl.exp(b - shift)
+    total = a_weight + b_weight
+    some = tl.where(total == 0.0, 1.0, total)
+    # an empty range may hold anything, NaN included: it is not read
+    a_weight += tl.zeros([DIM_PAD], tl.float32)
+    b_weight += tl.zeros([DIM_PAD], tl.float32)
+    x = tl.load(prefix + token * prefix_token + head * prefix_head + dim, mask & (a_weight > 0), other=0.0)
+    y = tl.load(suffix + token * suffix_token + head * suffix_head + dim, mask & (b_weight > 0), other=0.0)
+    result = x.to(tl.float32) * (a_weight / some) + y.to(tl.float32) * (b_weight / some)
+    if OUTPUT_SCALE:
+        result = tl.clamp(result / tl.load(output_scale), -LIMIT, LIMIT)
+    tl.store(output + token * output_token + head * output_head + dim, result.to(output.dtype.element_ty), mask)
+    if WRITE_LSE:
+        tl.store(output_lse + head * output_lse_head + token, top + tl.log(total))
+
+
+def merge_attn_states(
+    output: torch.Tensor,
+    prefix_output: torch.Tensor,
+    prefix_lse: torch.Tensor,
+    suffix_output: torch.Tensor,
+    suffix_lse: torch.Tensor,
+    output_lse: torch.Tensor | None = None,
+    prefill_tokens_with_context: int | None = None,
+    output_scale: torch.Tensor | None = None,
+) -> None:
+    tokens, heads, dim = output.shape
+    if tokens == 0:
+        return
+    merge_states_kernel[(tokens, heads)](
+        output, output_lse, prefix_output, prefix_lse, suffix_output, suffix_lse, output_scale,
+        tokens if prefill_tokens_with_context is None else prefill_tokens_with_context,
+        *output.stride()[:2], *prefix_output.stride()[:2], *suffix_output.stride()[:2],
+        0 if output_lse is None else output_lse.stride(0), prefix_lse.stride(0), suffix_lse.stride(0),
+        OUTPUT_SCALE=output_scale is not None, LIMIT=torch.finfo(output.dtype).max if output_scale is not None else 0.0,
+        WRITE_LSE=output_lse is not None, DIM=dim, DIM_PAD=next_power_of_2(dim), num_warps=1,
+    )

@@ -1,0 +1,57 @@
+"""What the Triton kernels share: IEEE mathematics that also runs interpreted, and launch sizes."""
+
+import os
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+# the interpreter runs kernels on a CPU, without CUDA's library of functions
+INTERPRETED = tl.constexpr(os.environ.get('TRITON_INTERPRET') == '1')
+LOG2E = 1.4426950408889634
+
+
+@triton.jit
+def exp(x):
+    """exp(x), as exact as torch's."""
+    if INTERPRETED:
+        return tl.exp(x)
+    return libdevice.exp(x)
+
+
+@triton.jit
+def tanh(x):
+    if INTERPRETED:
+        return 1 - 2 / (tl.exp(2 * tl.minimum(x, 40.0)) + 1)
+    return libdevice.tanh(x)
+
+
+@triton.jit
+def divide(x, y):
+    """x / y rounded to nearest (the operator may be an approximation)."""
+    if INTERPRETED:
+        return x / y
+    return tl.div_rn(x, y)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Streaming multiprocessors of a CUDA device; 4 for an interpreted run."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == 'cuda' else 4
+
+
+def next_power_of_2(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def as_rows(x: torch.Tensor) -> tuple[int, int, int, int]:
+    """(outer rows, inner rows, outer stride, inner stride) of the last dimension's rows, whose elements must be adjacent."""
+    if x.stride(-1) != 1 and x.shape[-1] > 1:
+        raise ValueError(f'the last dimension must be contiguous, got strides {x.stride()} for shape {tuple(x.shape)}')
+    if x.dim() == 1:
+        return 1, 1, 0, 0
+    if x.dim() == 2:
+        return 1, x.shape[0], 0, x.stride(0)
+    if x.dim() > 3:
+        x = x.view(-1, *x.shape[-2:])
+    return x.shape[0], x.shape[1], x.stride(0), x.stride(1)
