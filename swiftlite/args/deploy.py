@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import CheckpointArgs, EngineArgs
+from swiftlite.args.groups import RunArgs
 from swiftlite.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployArgs(EngineArgs, CheckpointArgs):
+class DeployArgs(RunArgs):
     """Serve a model and its adapters over OpenAI's API."""
 
     summary: ClassVar[str] = "Serve a model and its adapters over OpenAI's API; vLLM's server flags are understood."
@@ -29,17 +29,17 @@ class DeployArgs(EngineArgs, CheckpointArgs):
     owned_by: str = arg('swiftlite', 'owned_by in /v1/models', group='server')
     verbose: bool = arg(True, 'log every request', group='server')
     log_interval: float = arg(10, 'seconds between lines of statistics; 0: none', group='server', low=0)
+    shutdown_timeout: float = arg(
+        30, 'seconds that running requests have to finish when the server is stopped', group='server', low=0
+    )
     enable_lora: bool = arg(
         False,
         'let adapters be loaded while the server runs, too; --lora_modules and a LoRA in --ckpt_dir imply it',
         group='adapters',
         aliases=('vllm_enable_lora',),
     )
-    tokenizer: str | None = arg(None, 'folder of the tokenizer', group='model', shown="the model's")
-    seed: int = arg(42, 'of requests that bring none', group='engine')
 
     def check(self) -> None:
-        CheckpointArgs.check(self)
-        EngineArgs.check(self)
+        super().check()
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise UsageError('--ssl_keyfile and --ssl_certfile go together')

@@ -106,7 +106,7 @@ class DataArgs(Args):
         low=0,
         high=0.99,
     )
-    dataset_seed: int | None = arg(None, 'seed of the sampling and the split', group='data', shown='--seed')
+    dataset_seed: int = arg(None, 'seed of the sampling and the split', group='data', shown='--seed')
     model_name: list[str] | None = arg(
         None, 'name the model gives itself with self-cognition: Chinese and English, or one for both', group='data'
     )
@@ -167,6 +167,18 @@ class EngineArgs(Args):
     def adapters(self) -> dict[str, str]:
         """Name → folder of each of ``--lora_modules``."""
         return dict(module.split('=', 1) for module in self.lora_modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArgs(EngineArgs, CheckpointArgs):
+    """A model or checkpoint that the engine runs, in the terminal or as a server."""
+
+    tokenizer: str | None = arg(None, 'folder of the tokenizer', group='model', shown="the model's")
+    seed: int = arg(42, 'of every random choice', group='engine')
+
+    def check(self) -> None:
+        CheckpointArgs.check(self)
+        EngineArgs.check(self)
 
 
 @dataclass(frozen=True, kw_only=True)

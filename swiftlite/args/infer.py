@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import CheckpointArgs, DataArgs, EngineArgs, GenerationArgs
+from swiftlite.args.groups import DataArgs, GenerationArgs, RunArgs
 from swiftlite.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferArgs(GenerationArgs, EngineArgs, DataArgs, CheckpointArgs):
+class InferArgs(GenerationArgs, DataArgs, RunArgs):
     """Chat in the terminal, or answer a data set."""
 
     summary: ClassVar[str] = 'Chat with a model in the terminal, or answer a whole data set into a file.'
@@ -32,11 +32,9 @@ class InferArgs(GenerationArgs, EngineArgs, DataArgs, CheckpointArgs):
     save_result: bool = arg(True, 'write the replies to a jsonl file', group='results')
     result_dir: str | None = arg(None, 'folder of that file', group='results', shown='infer_result in the checkpoint')
     verbose: bool | None = arg(None, 'print every row and its reply', group='results', shown='for up to 20 rows')
-    seed: int = arg(42, 'of every random choice', group='generation')
 
     def check(self) -> None:
-        CheckpointArgs.check(self)
-        EngineArgs.check(self)
+        RunArgs.check(self)
         self.fill('dataset_seed', self.seed)
         if self.load_dataset_config and self.ckpt_dir is None:
             raise UsageError('--load_dataset_config needs --ckpt_dir, the checkpoint whose data is meant')

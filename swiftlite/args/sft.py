@@ -63,7 +63,7 @@ class SftArgs(DataArgs, ModelArgs):
     batch_size: int = arg(
         1, 'rows a step and device', group='training', aliases=('per_device_train_batch_size',), low=1
     )
-    eval_batch_size: int | None = arg(
+    eval_batch_size: int = arg(
         None,
         'rows a step and device when measuring the held-out loss',
         group='training',
@@ -74,9 +74,7 @@ class SftArgs(DataArgs, ModelArgs):
     gradient_accumulation_steps: int | None = arg(
         None, 'steps before the weights change', group='training', low=1, shown='16 rows in all'
     )
-    learning_rate: float | None = arg(
-        None, 'step size', group='training', low=0, shown='1e-4 for a LoRA, 1e-5 for full'
-    )
+    learning_rate: float = arg(None, 'step size', group='training', low=0, shown='1e-4 for a LoRA, 1e-5 for full')
     weight_decay: float = arg(0.1, 'weight decay of AdamW', group='training', low=0)
     adam_beta1: float = arg(0.9, 'beta1 of AdamW', group='training', low=0, high=0.9999)
     adam_beta2: float = arg(0.95, 'beta2 of AdamW', group='training', low=0, high=0.9999)
@@ -88,10 +86,10 @@ class SftArgs(DataArgs, ModelArgs):
     )
     seed: int = arg(42, 'of every random choice', group='training')
 
-    eval_steps: int | None = arg(
+    eval_steps: int = arg(
         None, 'steps between held-out losses', group='results', low=1, shown='50 for a LoRA, 200 for full'
     )
-    save_steps: int | None = arg(None, 'steps between checkpoints', group='results', low=1, shown='--eval_steps')
+    save_steps: int = arg(None, 'steps between checkpoints', group='results', low=1, shown='--eval_steps')
     save_total_limit: int | None = arg(2, 'checkpoints kept: the best and the last', group='results', low=1)
     logging_steps: int = arg(5, 'steps between lines of the log', group='results', low=1)
     report_to: list[str] = arg(['tensorboard'], 'tensorboard or none', group='results', choices=REPORTS)
