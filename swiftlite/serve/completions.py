@@ -41,7 +41,7 @@ async def create_completion(service: Service, body: CompletionBody) -> Generatio
     ]
     job = Job(response_id('cmpl', body.request_id), model, prompts, params, body.n, body.cache_salt)
     echoes = [_echo(service, prompt, body) for prompt in given]
-    choices = [CompletionChoice(index, body, echoes[index // body.n]) for index in range(len(prompts) * body.n)]
+    choices = [CompletionChoice(index, body, echoes[index // body.n]) for index in range(job.size)]
     return GenerationReply(service, CompletionAnswer(job, body, choices))
 
 

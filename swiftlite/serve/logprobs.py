@@ -37,13 +37,16 @@ class CompletionLogprobs:
             lists['text_offset'].append(self._offset)
             lists['token_logprobs'].append(_finite(chosen.logprob) if chosen else None)
             lists['tokens'].append(text)
-            lists['top_logprobs'].append(
-                {_name(t, p.decoded_token, self._as_ids): _finite(p.logprob) for t, p in _best(step, self._top, token)}
-                if step
-                else None
-            )
+            lists['top_logprobs'].append(self._top_by_text(token, step) if step else None)
             self._offset += len(text)
         return lists
+
+    def _top_by_text(self, token: int, step: dict[int, Logprob]) -> dict[str, float]:
+        """Text → logprob, most likely first; of tokens that read the same (parts of a character) the first counts."""
+        top: dict[str, float] = {}
+        for other, value in _best(step, self._top, token):
+            top.setdefault(_name(other, value.decoded_token, self._as_ids), _finite(value.logprob))
+        return top
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

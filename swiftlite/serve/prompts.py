@@ -18,9 +18,7 @@ def prompt_list(prompt: Any) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
     if not isinstance(prompt, list) or not prompt:
-        raise ApiError(
-            'prompt must be a text, a list of token ids, or a list of either, and not empty.', param='prompt'
-        )
+        raise ApiError('prompt must be a text, a list of token ids, or a non-empty list of either.', param='prompt')
     if all(isinstance(item, int) for item in prompt):
         return [prompt]
     if len(prompt) > MAX_PROMPTS:

@@ -32,6 +32,14 @@ class Job:
     n: int = 1
     cache_salt: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.size > MAX_SEQUENCES:
+            raise ApiError(f'The request asks for {self.size} sequences; the most is {MAX_SEQUENCES}.', param='n')
+
+    @property
+    def size(self) -> int:
+        return len(self.prompts) * self.n
+
 
 @dataclass
 class Service:
@@ -79,11 +87,8 @@ class Service:
 
     async def generate(self, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         """Yield (choice index, what is new in it) until all are finished. Closing the iterator aborts the rest."""
-        count = len(job.prompts) * job.n
-        if count > MAX_SEQUENCES:
-            raise ApiError(f'The request asks for {count} sequences; the most is {MAX_SEQUENCES}.', param='n')
-        streams = [self._sequence(job, index) for index in range(count)]
-        async with contextlib.aclosing(streams[0] if count == 1 else merge(streams)) as outputs:
+        streams = [self._sequence(job, index) for index in range(job.size)]
+        async with contextlib.aclosing(streams[0] if job.size == 1 else merge(streams)) as outputs:
             async for item in outputs:
                 yield item
 

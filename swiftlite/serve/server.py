@@ -1,0 +1,191 @@
+"""`swiftlite deploy`: the engine process, the web server and their orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import uvicorn
+
+from swiftlite.engine.async_engine import AsyncEngine
+from swiftlite.errors import SwiftliteError
+from swiftlite.infer.setup import Setup, prepare
+from swiftlite.serve.app import create_app
+from swiftlite.serve.models_list import ServedModels
+from swiftlite.serve.service import Service
+from swiftlite.serve.stats_log import log_stats
+
+if TYPE_CHECKING:
+    from swiftlite.args.deploy import DeployArgs
+
+CUT_SECONDS = 5.0  # for answers that were cut short to reach their clients
+BACKLOG = 2048
+
+
+def run(args: DeployArgs) -> int:
+    """Serve until SIGINT or SIGTERM. Exit status 0 after an orderly end, 130 when stopped before it was ready."""
+    listen(args.host, args.port).close()  # a busy port is known before a model is loaded
+    _check_certificate(args)
+    setup = prepare(args)
+    logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
+    logging.getLogger('uvicorn.access').setLevel(logging.INFO)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(args, setup))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; SwiftliteError says why there can be none."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == 98:
+            message = f'Port {port} of {host} is in use: give another one with --port, or 0 for a free one.'
+            raise SwiftliteError(message) from None
+        reason = error.strerror or error
+        raise SwiftliteError(f'The server cannot listen on --host {host} --port {port}: {reason}.') from None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+
+async def _serve(args: DeployArgs, setup: Setup) -> int:
+    stop = _stop_event()
+    print(f'Loading {setup.source.name} from {setup.config.model}', file=sys.stderr, flush=True)
+    service = await _unless(stop, _start(args, setup))
+    if service is None:
+        return 130
+    listener = listen(args.host, args.port)
+    config = uvicorn.Config(
+        create_app(service),
+        access_log=args.verbose,
+        log_config=None,
+        lifespan='off',
+        backlog=BACKLOG,
+        ssl_keyfile=args.ssl_keyfile,
+        ssl_certfile=args.ssl_certfile,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    logger = asyncio.create_task(log_stats(service, args.log_interval))
+    _print_ready(args, service, listener)
+    try:
+        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        await _finish(server, serving, service, args.shutdown_timeout)
+    finally:
+        logger.cancel()
+        await service.engine.shutdown(drain=False)
+    return 0
+
+
+async def _start(args: DeployArgs, setup: Setup) -> Service:
+    engine = await AsyncEngine.start(setup.config)
+    try:
+        source = setup.source
+        given = tuple(path for path in (source.model_id_or_path, source.ckpt_dir) if path and path != source.adapter)
+        models = ServedModels(
+            args.served_model_name or [source.model_type or source.model_id_or_path],
+            source.model_id_or_path,
+            max_model_len=engine.model_config.max_model_len,
+            owned_by=args.owned_by,
+            aliases=given,
+        )
+        for name, path in setup.adapters.items():
+            request = models.request_for(name, path)
+            await engine.add_lora(request)
+            models.add(request)
+        template = None
+        try:
+            template = setup.template(engine.tokenizer)
+        except SwiftliteError as error:
+            print(f'/v1/chat/completions is off: {error}', file=sys.stderr, flush=True)
+    except BaseException:
+        await engine.shutdown(drain=False)
+        raise
+    return Service(engine, models, template, setup.defaults, args.api_key, setup.config.enable_lora)
+
+
+async def _finish(server: uvicorn.Server, serving: asyncio.Task[None], service: Service, timeout: float) -> None:
+    """Take no more connections, let what runs finish for `timeout` seconds, then cut it with an error."""
+    if service.tasks:
+        print(
+            f'Finishing {len(service.tasks)} running requests, at most {timeout:g} s (again: stop at once)', flush=True
+        )
+    server.should_exit = True
+    done, _ = await asyncio.wait({serving}, timeout=timeout)
+    if not done:
+        service.interrupt('The server is shutting down.')
+        done, _ = await asyncio.wait({serving}, timeout=CUT_SECONDS)
+    if not done:
+        server.force_exit = True
+    await serving
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM; the second ends the process at once, and with it the engine's."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            sys.stdout.flush()
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Service]) -> Service | None:
+    """The result of `work`, or None once `stop` is set; the work is then cancelled."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return None
+
+
+def _print_ready(args: DeployArgs, service: Service, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(args.host, args.host)
+    scheme = 'https' if args.ssl_certfile else 'http'
+    seconds = time.time() - psutil.Process().create_time()
+    names = ', '.join(service.models.names)
+    print(f'Serving {names} at {scheme}://{host}:{port}/v1 (ready after {seconds:.1f} s, Ctrl-C stops)', flush=True)
+
+
+def _check_certificate(args: DeployArgs) -> None:
+    if args.ssl_certfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.ssl_certfile, args.ssl_keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        files = f'--ssl_certfile {args.ssl_certfile} and --ssl_keyfile {args.ssl_keyfile}'
+        raise SwiftliteError(f'{files} cannot be used: {error.strerror or error}.') from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,103 @@
+"""A client that goes away frees its blocks within a step, whatever it was waiting for."""
+
+import asyncio
+import random
+import time
+
+import httpx
+import pytest
+
+from tests.served import ServerThread
+
+HELLO = [{'role': 'user', 'content': 'Hello there!'}]
+FOREVER = {'messages': HELLO, 'ignore_eos': True}
+
+
+def wait_until(server: ServerThread, condition, seconds: float = 10) -> dict[str, int]:
+    deadline = time.monotonic() + seconds
+    while not condition(stats := server.stats()):
+        assert time.monotonic() < deadline, stats
+    return stats
+
+
+def idle(stats: dict[str, int]) -> bool:
+    return stats['blocks_used'] == stats['num_running'] == stats['num_waiting'] == 0
+
+
+@pytest.mark.parametrize('path', ['/v1/chat/completions', '/v1/completions'])
+@pytest.mark.parametrize('stream', [True, False])
+@pytest.mark.parametrize('n', [1, 3])
+def test_leaving_frees_everything(server: ServerThread, path: str, stream: bool, n: int) -> None:
+    async def leave() -> None:
+        body = FOREVER | {'prompt': 'Hello', 'max_tokens': 480, 'stream': stream, 'n': n}
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.ReadTimeout):
+                async with client.stream('POST', server.url + path, json=body, timeout=60) as answer:
+                    if stream:
+                        async for _ in answer.aiter_lines():
+                            raise httpx.ReadTimeout('enough')
+                    await answer.aread()
+
+    async def leave_whole() -> None:
+        task = asyncio.create_task(leave())
+        while server.stats()['num_running'] < n:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    before = server.stats()['generated_tokens']
+    asyncio.run(leave() if stream else leave_whole())
+    stats = wait_until(server, idle)
+    assert stats['generated_tokens'] - before < 480 * n, 'it ran to its end'
+
+
+def test_leaving_while_waiting(server: ServerThread) -> None:
+    """A request that the engine has not begun is taken off its queue."""
+
+    async def scenario() -> None:
+        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=400)) as client:
+            body = FOREVER | {'max_tokens': 200}
+            tasks = [
+                asyncio.create_task(client.post(f'{server.url}/v1/chat/completions', json=body)) for _ in range(300)
+            ]
+            while server.stats()['num_waiting'] == 0:
+                await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+    wait_until(server, idle)
+
+
+def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
+    """40 streams, a third cut at random places: the others answer as they do alone, and nothing stays in use."""
+    rng = random.Random(0)
+    prompts = [f'prompt number {i} ' * rng.randint(1, 8) for i in range(40)]
+
+    def body(prompt: str) -> dict:
+        return {'prompt': prompt, 'max_tokens': 24, 'ignore_eos': True, 'stream': True}
+
+    async def ask(client: httpx.AsyncClient, prompt: str, cut: int | None) -> str | None:
+        lines = []
+        async with client.stream('POST', f'{server.url}/v1/completions', json=body(prompt)) as answer:
+            async for line in answer.aiter_lines():
+                lines.append(line)
+                if cut is not None and len(lines) > cut:
+                    return None
+        return '\n'.join(line.split('"choices"')[-1].split('"usage"')[0] for line in lines)
+
+    async def together() -> list[str | None]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            cuts = [rng.randint(0, 20) if rng.random() < 0.33 else None for _ in prompts]
+            return await asyncio.gather(*map(lambda p, c: ask(client, p, c), prompts, cuts))
+
+    async def alone(indices: list[int]) -> list[str | None]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            return [await ask(client, prompts[i], None) for i in indices]
+
+    answers = asyncio.run(together())
+    kept = [i for i, answer in enumerate(answers) if answer is not None]
+    assert 20 < len(kept) < 40
+    wait_until(server, idle)
+    assert asyncio.run(alone(kept[:12])) == [answers[i] for i in kept[:12]]

@@ -1,0 +1,151 @@
+"""`swiftlite deploy` as a process: names, signals, a dying engine."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.served import ServerProcess, sse, tiny_chat_checkpoint
+
+HELLO = [{'role': 'user', 'content': 'hi'}]
+LONG = {'messages': HELLO, 'ignore_eos': True, 'max_tokens': 800}
+
+
+class Background(threading.Thread):
+    """A request in a thread; `answer` after `join`."""
+
+    def __init__(self, url: str, body: dict) -> None:
+        super().__init__()
+        self.url, self.body = url, body
+        self.answer: httpx.Response | Exception
+        self.lines: list[str] = []
+        self.first = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with httpx.stream('POST', f'{self.url}/v1/chat/completions', json=self.body, timeout=60) as answer:
+                for line in answer.iter_lines():
+                    self.lines.append(line)
+                    self.first.set()
+                self.answer = answer
+        except Exception as error:
+            self.answer = error
+        self.first.set()
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_chat_checkpoint(tmp_path_factory.mktemp('long'), max_position_embeddings=4096)
+
+
+@pytest.fixture
+def deployed(model: Path, adapter: Path):
+    arguments = ['--model', str(model), '--template_type', 'tiny-chat', '--lora_modules', f'tuner-a={adapter}']
+    with ServerProcess(*arguments, '--shutdown_timeout', '20', '--max_num_seqs', '4') as process:
+        yield process
+
+
+def two_running(deployed: ServerProcess, extra: dict | None = None) -> tuple[Background, Background]:
+    """A streamed and a whole request, both being generated."""
+    streamed = Background(deployed.url, LONG | {'stream': True})
+    whole = Background(deployed.url, LONG | (extra or {}))
+    deadline = time.monotonic() + 20
+    while not re.search(r'num_requests_running.* 2.0', httpx.get(f'{deployed.url}/metrics').text):
+        assert time.monotonic() < deadline, streamed.lines
+    assert streamed.first.wait(20)
+    return streamed, whole
+
+
+def test_names_signal_and_orderly_end(deployed: ServerProcess, model: Path) -> None:
+    names = [card['id'] for card in httpx.get(f'{deployed.url}/v1/models').json()['data']]
+    assert names == [str(model), 'tuner-a']
+    ready = next(line for line in deployed.lines if line.startswith('Serving'))
+    assert f'{model}, tuner-a at {deployed.url}/v1 (ready after ' in ready
+    streamed, whole = two_running(deployed, {'model': 'tuner_a'})
+    os.killpg(deployed.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: the engine process gets it, too
+    deployed.wait_for('Finishing 2 running requests')
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f'{deployed.url}/health')
+    streamed.join()
+    whole.join()
+    assert list(sse(iter(streamed.lines)))[-1]['choices'][0]['finish_reason'] == 'length'
+    assert whole.answer.status_code == 200 and json.loads(whole.lines[0])['usage']['completion_tokens'] == 800
+    assert deployed.process.wait(20) == 0
+    assert 'Traceback' not in ''.join(deployed.lines)
+
+
+def test_shutdown_timeout_cuts_with_an_error(model: Path) -> None:
+    arguments = ['--model', str(model), '--template_type', 'tiny-chat', '--shutdown_timeout', '0']
+    with ServerProcess(*arguments) as deployed:
+        streamed, whole = two_running(deployed)
+        deployed.process.terminate()
+        streamed.join()
+        whole.join()
+        assert list(sse(iter(streamed.lines)))[-1]['error']['code'] == 503
+        assert whole.answer.status_code == 503
+        assert deployed.process.wait(20) == 0
+
+
+def test_second_signal_ends_at_once(deployed: ServerProcess) -> None:
+    streamed = Background(deployed.url, LONG | {'stream': True})
+    assert streamed.first.wait(20)
+    engine = deployed.engine_pid()
+    deployed.process.terminate()
+    deployed.wait_for('Finishing')
+    deployed.process.terminate()
+    assert deployed.process.wait(5) == 1
+    streamed.join()
+    deadline = time.monotonic() + 10
+    while Path(f'/proc/{engine}').exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f'/proc/{engine}').exists(), 'the engine process outlived the server'
+
+
+def test_killed_engine_gives_503_and_is_started_again(deployed: ServerProcess) -> None:
+    good = {'messages': HELLO, 'max_tokens': 8, 'model': 'tuner-a'}
+    before = httpx.post(f'{deployed.url}/v1/chat/completions', json=good).json()['choices']
+    streamed, whole = two_running(deployed)
+    os.kill(deployed.engine_pid(), signal.SIGKILL)
+    streamed.join()
+    whole.join()
+    assert whole.answer.status_code == 503
+    assert json.loads(whole.lines[0])['error']['code'] == 503
+    last = list(sse(iter(streamed.lines)))[-1]
+    assert last['error']['code'] == 503 and last['error']['type'] == 'ServiceUnavailableError'
+    assert httpx.get(f'{deployed.url}/health').status_code == 503
+    assert httpx.post(f'{deployed.url}/v1/chat/completions', json=good).status_code == 503
+    deadline = time.monotonic() + 30
+    while httpx.get(f'{deployed.url}/health').status_code != 200:
+        assert time.monotonic() < deadline, 'the engine was not started again'
+        time.sleep(0.1)
+    after = httpx.post(f'{deployed.url}/v1/chat/completions', json=good).json()['choices']
+    assert after == before, 'the adapter is back, too'
+
+
+def test_busy_port_is_one_sentence(model: Path) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as busy:
+        port = str(busy.getsockname()[1])
+        command = [sys.executable, '-m', 'swiftlite', 'deploy', '--model', str(model), '--host', '127.0.0.1']
+        result = subprocess.run([*command, '--port', port], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert f'Port {port} of 127.0.0.1 is in use' in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_adapter_is_refused_at_the_start(model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, '-m', 'swiftlite', 'deploy', '--model', str(model), '--port', '0']
+    result = subprocess.run(
+        [*command, '--lora_modules', f'a={tmp_path}'], capture_output=True, text=True, timeout=60, env=os.environ
+    )
+    assert result.returncode == 1
+    assert str(tmp_path) in result.stderr and 'Traceback' not in result.stderr
