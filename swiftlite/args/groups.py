@@ -1,6 +1,6 @@
 """Fields that several commands share: which model, which data, how the engine runs, how replies are drawn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from swiftlite.args.fields import Args, arg
@@ -163,6 +163,11 @@ class EngineArgs(Args):
             if name in names:
                 raise UsageError(f"--lora_modules names '{name}' twice")
             names.append(name)
+
+    def engine_options(self) -> dict[str, Any]:
+        """Keyword arguments of ``EngineConfig`` that these flags stand for; the model and adapters are the caller's."""
+        names = {f.name for f in fields(EngineArgs)} - {'lora_modules'}
+        return {name: getattr(self, name) for name in sorted(names)}
 
     def adapters(self) -> dict[str, str]:
         """Name → folder of each of ``--lora_modules``."""

@@ -1,0 +1,1 @@
+"""`swiftlite bench`: the engine measured beside transformers, as ratios of one run."""
