@@ -29,9 +29,10 @@ ALLOWED: dict[str, set[str]] = {
     'engine': ENGINE,
     'llm': ENGINE | {'engine'},
     'args': {'registry'},
-    'train': {'template', 'checkpoint', 'hub', 'registry', 'args'},
+    'data': {'registry', 'args'},
+    'train': {'template', 'checkpoint', 'hub', 'registry', 'args', 'data'},
     'export': {'template', 'checkpoint', 'hub', 'registry', 'args', 'quant'},
-    'infer': ENGINE | {'engine', 'args', 'train'},
+    'infer': ENGINE | {'engine', 'args', 'data'},
     'serve': ENGINE | {'engine', 'args', 'infer'},  # infer.setup: from arguments to what runs
     'ui': ENGINE | {'engine', 'args', 'serve'},
     'bench': ENGINE | {'engine', 'args'},

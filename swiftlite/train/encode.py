@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.rows import Drops, Row
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import transformers
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import fingerprint, load_tokenizer, native_checkpoint, raw_config
 from swiftlite.checkpoint.config import read_config, read_json
+from swiftlite.data.rows import Drops, Row
+from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete, get_family
@@ -25,14 +27,13 @@ from swiftlite.train.model import (
     add_lora,
     load_model,
     parameter_counts,
+    pass_overhead,
     recompute_activations,
     resolve_dtype,
     target_modules,
 )
 from swiftlite.train.output import ARGS_FILE, args_record, next_commands, run_folder, write_args
-from swiftlite.train.rows import Drops, Row, load_rows, names
 from swiftlite.train.settings import make_schedule, training_arguments
-from swiftlite.train.split import held_out
 from swiftlite.train.trainer import SftTrainer
 
 SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
@@ -54,12 +55,12 @@ def run(args: SftArgs) -> dict[str, Any]:
     tokenizer = load_tokenizer(base)
     template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
 
-    train_rows, eval_rows, drops = read_data(args)
+    train_rows, eval_rows, drops = read_split(args)
     train_data, report = encode('training data', train_rows, template, args, drops[0])
     eval_data = encode('held-out data', eval_rows, template, args, drops[1])[0] if eval_rows else None
     if not len(train_data):
         raise SwiftliteError(f'no rows are left to train on: {"; ".join(report.drops.lines()) or "the data is empty"}')
-    schedule = make_schedule(args, len(train_data))
+    schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
 
     dtype = resolve_dtype(args.dtype)
     identity = fingerprint(base)
@@ -73,34 +74,24 @@ def run(args: SftArgs) -> dict[str, Any]:
     trainer = SftTrainer(
         model=model,
         args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
-        data_collator=Collator(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0),
+        data_collator=Collator(pad_id(tokenizer), pass_overhead(model), schedule.budget),
         train_dataset=train_data,
         eval_dataset=eval_data if eval_data is not None and len(eval_data) else None,
         tokenizer=tokenizer,
         save_dtype=save_dtype,
     )
     log = add_callbacks(trainer, args, folder, record)
-    say(f'{schedule.steps} steps of {args.batch_size} x {schedule.accumulation} rows, output in {folder}')
+    say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} rows, output in {folder}')
     try:
         trainer.train(resume_from_checkpoint=resume)
     except torch.OutOfMemoryError as error:
         raise SwiftliteError(
-            f'out of GPU memory at step {trainer.state.global_step}: lower --batch_size (now {args.batch_size}) '
+            f'out of GPU memory at step {trainer.state.global_step}: lower --batch_size (now {schedule.batch_size}) '
             f'or --max_length (now {args.max_length}), or add --gradient_checkpointing true'
         ) from error
     finally:
         log.close()
     return finish(trainer, folder, lora=save_dtype is None)
-
-
-def read_data(args: SftArgs) -> tuple[list[Row], list[Row], tuple[Drops, Drops]]:
-    """(training rows, held-out rows, what was dropped while reading either)."""
-    who = names(args.model_name, args.model_author)
-    drops = Drops(), Drops()
-    rows = load_rows(args.dataset, who, args.dataset_seed, drops[0])
-    if args.val_dataset:
-        return rows, load_rows(args.val_dataset, who, args.dataset_seed, drops[1]), drops
-    return *held_out(rows, args.dataset_test_ratio, args.dataset_seed), drops
 
 
 def encode(
@@ -240,6 +231,10 @@ def shared_folder(args: SftArgs, source: ModelSource) -> Path:
         broadcast_object_list(folder)
     assert folder[0] is not None
     return folder[0]
+
+
+def pad_id(tokenizer: Any) -> int:
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def is_main() -> bool:

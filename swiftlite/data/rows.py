@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swiftlite.data.columns import RowError, to_conversation
 from swiftlite.errors import SwiftliteError, UsageError, nearest
 from swiftlite.registry.datasets import DATASETS, DatasetInfo
-from swiftlite.train.columns import RowError, to_conversation
 
 SUFFIXES = ('.jsonl', '.json', '.csv')
 
 
 @dataclass(frozen=True)
 class Row:
-    """One conversation in the shape `template.encode_training` takes."""
+    """One conversation in the shape `Template` takes."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
@@ -69,8 +69,10 @@ def names(model_name: Sequence[str] | None, model_author: Sequence[str] | None) 
     return Names(*pairs)
 
 
-def load_rows(specs: Sequence[str], who: Names | None, seed: int, drops: Drops) -> list[Row]:
+def load_rows(specs: Sequence[str], who: Names | None, seed: int, drops: Drops, *, answered: bool = True) -> list[Row]:
     """The rows of `name`, `path`, `name#N`, `path#N` in the order given; #N draws N rows, repeated if there are fewer.
+
+    With `answered` off, rows of files need no answer.
 
     Raises:
         UsageError: a name or file that does not exist, a count that is none, or names missing for self-cognition.
@@ -79,7 +81,7 @@ def load_rows(specs: Sequence[str], who: Names | None, seed: int, drops: Drops) 
     rows: list[Row] = []
     for spec in specs:
         source, count = _parse(spec)
-        found = _named(source, who) if source in DATASETS else _from_file(_existing(source), drops)
+        found = _named(source, who) if source in DATASETS else _from_file(_existing(source), drops, answered)
         rows.extend(found if count is None else _draw(found, count, seed))
     return rows
 
@@ -138,13 +140,13 @@ def _alternate(groups: list[list[Row]]) -> list[Row]:
     return [group[i] for i in range(longest) for group in groups if i < len(group)]
 
 
-def _from_file(path: Path, drops: Drops) -> list[Row]:
+def _from_file(path: Path, drops: Drops, answered: bool) -> list[Row]:
     rows = []
     unit = 'line' if path.suffix.lower() == '.jsonl' else 'row'
     for number, record in _records(path, drops):
         where = f'{path}, {unit} {number}'
         try:
-            rows.append(Row(*to_conversation(record), where=where))
+            rows.append(Row(*to_conversation(record, answered), where=where))
         except RowError as error:
             drops.add(str(error), where)
     return rows

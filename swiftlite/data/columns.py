@@ -32,8 +32,8 @@ class RowError(Exception):
     """A row that cannot be read; the text is the reason rows are counted under."""
 
 
-def to_conversation(record: Any) -> Conversation:
-    """(messages, tools) of one record.
+def to_conversation(record: Any, answered: bool = True) -> Conversation:
+    """(messages, tools) of one record; with `answered` off, the last answer may be missing.
 
     Raises:
         RowError: the record has no known columns, or one of them holds what it should not.
@@ -44,18 +44,24 @@ def to_conversation(record: Any) -> Conversation:
         messages = _turns(_decoded(record, 'messages'), 'messages')
     elif record.get('conversations') is not None:
         messages = _turns(_decoded(record, 'conversations'), 'conversations')
-    elif 'instruction' in record and 'output' in record:
+    elif 'instruction' in record and ('output' in record or not answered):
         parts = [_text(record, 'instruction'), _text(record, 'input') if record.get('input') else '']
-        messages = _dialogue(record, '\n'.join(part for part in parts if part), _text(record, 'output'))
+        messages = _dialogue(
+            record,
+            '\n'.join(part for part in parts if part),
+            _text(record, 'output') if 'output' in record else None,
+        )
     else:
         query = next((name for name in QUERY if record.get(name) is not None), None)
         response = next((name for name in RESPONSE if record.get(name) is not None), None)
-        if query is None or response is None:
+        if query is None or (response is None and answered):
             raise RowError(_missing(record, query))
-        messages = _dialogue(record, _text(record, query), _text(record, response))
+        messages = _dialogue(record, _text(record, query), response and _text(record, response))
     if record.get('system') and messages[0]['role'] != 'system':
         messages.insert(0, {'role': 'system', 'content': _text(record, 'system')})
-    if not any(message['role'] == 'assistant' and message.get('loss') is not False for message in messages):
+    if answered and not any(
+        message['role'] == 'assistant' and message.get('loss') is not False for message in messages
+    ):
         raise RowError('no assistant message to learn from')
     return messages, _tools(record)
 
@@ -77,16 +83,17 @@ def _hint(record: Mapping[str, Any], wanted: tuple[str, ...]) -> str:
     return ''
 
 
-def _dialogue(record: Mapping[str, Any], query: str, response: str) -> list[dict[str, Any]]:
+def _dialogue(record: Mapping[str, Any], query: str, response: str | None) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     history = _decoded(record, 'history') if record.get('history') else []
     if not isinstance(history, list):
         raise RowError(f"'history' is {_kind(history)}, not a list of [query, response] pairs")
-    for pair in [*history, [query, response]]:
+    for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise RowError("'history' is no list of [query, response] pairs")
         messages += [{'role': 'user', 'content': pair[0]}, {'role': 'assistant', 'content': pair[1]}]
-    return messages
+    messages.append({'role': 'user', 'content': query})
+    return messages if response is None else [*messages, {'role': 'assistant', 'content': response}]
 
 
 def _turns(turns: Any, column: str) -> list[dict[str, Any]]:
