@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import EngineArgs, ModelArgs
+from swiftlite.args.groups import EngineArgs, NumberArgs, WeightsArgs
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchArgs(EngineArgs, ModelArgs):
+class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
     """Measure the engine against transformers."""
 
     summary: ClassVar[str] = (

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import CheckpointArgs
+from swiftlite.args.groups import CheckpointArgs, PromptArgs
 from swiftlite.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArgs(CheckpointArgs):
+class ExportArgs(PromptArgs, CheckpointArgs):
     """Merge a LoRA into its base model."""
 
     summary: ClassVar[str] = 'Merge a LoRA into its base model and write an ordinary checkpoint.'

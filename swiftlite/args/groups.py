@@ -21,8 +21,8 @@ DTYPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelArgs(Args):
-    """Which model, and how its prompts are written."""
+class WeightsArgs(Args):
+    """Which model."""
 
     model_type: str | None = arg(
         None, "name of a model, as listed by 'swiftlite models'; 'tiny-chat' needs no download", group='model'
@@ -34,32 +34,6 @@ class ModelArgs(Args):
         aliases=('model',),
     )
     model_revision: str | None = arg(None, 'branch, tag or commit on the hub', group='model', aliases=('revision',))
-    template_type: str | None = arg(
-        None,
-        "prompt format, as listed by 'swiftlite models'",
-        group='model',
-        aliases=('template',),
-        shown="the model's",
-    )
-    dtype: str = arg(
-        'auto',
-        'number format of the weights: auto, bf16, fp16 or fp32',
-        group='model',
-        aliases=('torch_dtype',),
-        choices=DTYPES,
-    )
-    system: str | None = arg(
-        None,
-        "system prompt of conversations that bring none; '' for no system turn",
-        group='model',
-        shown="the template's",
-    )
-
-    def check(self) -> None:
-        if self.template_type is not None and self.template_type.lower() == 'auto':
-            object.__setattr__(self, 'template_type', None)
-        if self.template_type is not None:
-            object.__setattr__(self, 'template_type', get_template_spec(self.template_type).name)
 
     def source(self) -> ModelSource:
         """Which model these arguments name."""
@@ -67,14 +41,10 @@ class ModelArgs(Args):
             self.model_type, self.model_id_or_path, getattr(self, 'ckpt_dir', None), self.model_revision
         )
 
-    def template_options(self) -> dict[str, Any]:
-        """Keyword arguments of ``get_template``: the system prompt, where one was given."""
-        return {} if self.system is None else {'default_system': self.system or None}
-
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointArgs(ModelArgs):
-    """The model may also be something ``sft`` wrote."""
+class CheckpointArgs(WeightsArgs):
+    """Which model, or something ``sft`` wrote."""
 
     ckpt_dir: str | None = arg(
         None,
@@ -84,6 +54,49 @@ class CheckpointArgs(ModelArgs):
     )
     load_args_from_ckpt_dir: bool = arg(
         True, 'recover the template, dtype and system prompt from the sft_args.json in --ckpt_dir', group='model'
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptArgs(Args):
+    """How the model's prompts are written."""
+
+    template_type: str | None = arg(
+        None,
+        "prompt format, as listed by 'swiftlite models'",
+        group='model',
+        aliases=('template',),
+        shown="the model's",
+    )
+    system: str | None = arg(
+        None,
+        "system prompt of conversations that bring none; '' for no system turn",
+        group='model',
+        shown="the template's",
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.template_type is not None and self.template_type.lower() == 'auto':
+            object.__setattr__(self, 'template_type', None)
+        if self.template_type is not None:
+            object.__setattr__(self, 'template_type', get_template_spec(self.template_type).name)
+
+    def template_options(self) -> dict[str, Any]:
+        """Keyword arguments of ``get_template``: the system prompt, where one was given."""
+        return {} if self.system is None else {'default_system': self.system or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberArgs(Args):
+    """In which numbers the model computes."""
+
+    dtype: str = arg(
+        'auto',
+        'number format of the weights: auto, bf16, fp16 or fp32',
+        group='model',
+        aliases=('torch_dtype',),
+        choices=DTYPES,
     )
 
 
@@ -145,16 +158,27 @@ class EngineArgs(Args):
     load_format: str = arg(
         'auto', 'auto, or dummy for random weights', group='engine', choices=('auto', 'safetensors', 'dummy')
     )
+    max_loras: int = arg(8, 'adapters in one batch', group='adapters', low=1)
+    max_lora_rank: int = arg(64, 'highest rank of an adapter', group='adapters', aliases=('vllm_max_lora_rank',), low=1)
+
+    def engine_options(self) -> dict[str, Any]:
+        """Keyword arguments of ``EngineConfig`` that these flags stand for."""
+        return {f.name: getattr(self, f.name) for f in fields(EngineArgs)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterArgs(Args):
+    """Which adapters run beside the base model."""
+
     lora_modules: list[str] = arg(
         [],
         'adapters to serve beside the base model, each as name=path',
         group='adapters',
         aliases=('vllm_lora_modules',),
     )
-    max_loras: int = arg(8, 'adapters in one batch', group='adapters', low=1)
-    max_lora_rank: int = arg(64, 'highest rank of an adapter', group='adapters', aliases=('vllm_max_lora_rank',), low=1)
 
     def check(self) -> None:
+        super().check()
         names = []
         for module in self.lora_modules:
             name, mark, path = module.partition('=')
@@ -164,26 +188,28 @@ class EngineArgs(Args):
                 raise UsageError(f"--lora_modules names '{name}' twice")
             names.append(name)
 
-    def engine_options(self) -> dict[str, Any]:
-        """Keyword arguments of ``EngineConfig`` that these flags stand for; the model and adapters are the caller's."""
-        names = {f.name for f in fields(EngineArgs)} - {'lora_modules'}
-        return {name: getattr(self, name) for name in sorted(names)}
-
     def adapters(self) -> dict[str, str]:
         """Name → folder of each of ``--lora_modules``."""
         return dict(module.split('=', 1) for module in self.lora_modules)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunArgs(EngineArgs, CheckpointArgs):
+class RunArgs(EngineArgs, AdapterArgs, NumberArgs, PromptArgs, CheckpointArgs):
     """A model or checkpoint that the engine runs, in the terminal or as a server."""
 
     tokenizer: str | None = arg(None, 'folder of the tokenizer', group='model', shown="the model's")
+    merge_lora: bool = arg(
+        False,
+        'merge the LoRA in --ckpt_dir into <ckpt_dir>-merged first and run that',
+        group='adapters',
+        aliases=('merge_lora_and_save',),
+    )
     seed: int = arg(42, 'of every random choice', group='engine')
 
     def check(self) -> None:
-        CheckpointArgs.check(self)
-        EngineArgs.check(self)
+        super().check()
+        if self.merge_lora and self.ckpt_dir is None:
+            raise UsageError('--merge_lora needs --ckpt_dir, the folder of a LoRA checkpoint')
 
 
 @dataclass(frozen=True, kw_only=True)

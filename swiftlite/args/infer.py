@@ -34,7 +34,7 @@ class InferArgs(GenerationArgs, DataArgs, RunArgs):
     verbose: bool | None = arg(None, 'print every row and its reply', group='results', shown='for up to 20 rows')
 
     def check(self) -> None:
-        RunArgs.check(self)
+        super().check()
         self.fill('dataset_seed', self.seed)
         if self.load_dataset_config and self.ckpt_dir is None:
             raise UsageError('--load_dataset_config needs --ckpt_dir, the checkpoint whose data is meant')

@@ -2,7 +2,6 @@
 
 LATER = 'this version has no such feature'
 MERGE_ONLY = f'{LATER}: export merges a LoRA only'
-UNMERGED = 'adapters run unmerged; for a merged checkpoint run swiftlite export --merge_lora true first'
 
 # for every command
 ANY: dict[str, str] = {
@@ -59,8 +58,6 @@ SFT: dict[str, str] = {
 }
 
 RUN: dict[str, str] = {
-    'merge_lora': UNMERGED,
-    'merge_lora_and_save': UNMERGED,
     'num_beams': f'{LATER}: one reply is drawn at a time',
     'chat_template': 'the template is known from the model: --template_type picks another',
     'limit_mm_per_prompt': f'{LATER}: models read text',
@@ -86,7 +83,12 @@ REFUSED: dict[str, dict[str, str]] = {
     },
     'infer': {**ANY, **RUN},
     'deploy': {**ANY, **RUN, 'dataset': 'run swiftlite infer to answer a data set'},
-    'bench': {**ANY, **RUN, 'ckpt_dir': 'measure the model itself, with --model_type or --model_id_or_path'},
+    'bench': {
+        **ANY,
+        **RUN,
+        'ckpt_dir': 'measure the model itself, with --model_type or --model_id_or_path',
+        'merge_lora': 'measure the merged checkpoint itself, with --model_id_or_path',
+    },
 }
 
 # the value of a refused flag that asks for what swiftlite does anyway; for all: false, 0, none

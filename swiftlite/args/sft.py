@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import DataArgs, ModelArgs
+from swiftlite.args.groups import DataArgs, NumberArgs, PromptArgs, WeightsArgs
 from swiftlite.errors import UsageError
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'constant_with_warmup', 'polynomial', 'cosine_with_restarts')
@@ -12,7 +12,7 @@ REPORTS = ('tensorboard', 'none')
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftArgs(DataArgs, ModelArgs):
+class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
     """Fine-tune a model: a LoRA, or all of its weights."""
 
     summary: ClassVar[str] = 'Fine-tune a model on conversations: a LoRA, or all of its weights.'
@@ -60,10 +60,15 @@ class SftArgs(DataArgs, ModelArgs):
     )
     num_train_epochs: float = arg(1, 'passes over the data', group='training', low=0)
     max_steps: int = arg(-1, 'stop after so many steps; -1: after the epochs', group='training', low=-1)
-    batch_size: int = arg(
-        1, 'rows a step and device', group='training', aliases=('per_device_train_batch_size',), low=1
+    batch_size: int | None = arg(
+        None,
+        'rows a step and device',
+        group='training',
+        aliases=('per_device_train_batch_size',),
+        low=1,
+        shown='16 rows in all, a few at once',
     )
-    eval_batch_size: int = arg(
+    eval_batch_size: int | None = arg(
         None,
         'rows a step and device when measuring the held-out loss',
         group='training',
@@ -82,7 +87,7 @@ class SftArgs(DataArgs, ModelArgs):
     warmup_ratio: float = arg(0.05, 'share of the steps in which the rate rises', group='training', low=0, high=1)
     max_grad_norm: float = arg(1.0, 'gradients are scaled down to this norm', group='training', low=0)
     gradient_checkpointing: bool | None = arg(
-        None, 'keep less in memory and compute it again', group='training', shown='true on a GPU'
+        None, 'keep less in memory and compute it again', group='training', shown='from 1B parameters on a GPU'
     )
     seed: int = arg(42, 'of every random choice', group='training')
 

@@ -4,6 +4,7 @@ Names are imported on first use, so that reading a config or a tokenizer does no
 """
 
 from importlib import import_module
+from typing import Any
 
 _WHERE = {
     'read_config': 'config',
@@ -21,7 +22,7 @@ _WHERE = {
 __all__ = list(_WHERE)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(f'.{_WHERE[name]}', __name__), name)

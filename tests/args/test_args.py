@@ -1,14 +1,18 @@
 """Values of the command dataclasses, however they are given."""
 
+import ast
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+import swiftlite
 from swiftlite.args.bench import BenchArgs
 from swiftlite.args.checkpoint import recover
 from swiftlite.args.deploy import DeployArgs
 from swiftlite.args.doctor import DoctorArgs
 from swiftlite.args.export import ExportArgs
+from swiftlite.args.groups import EngineArgs
 from swiftlite.args.infer import InferArgs
 from swiftlite.args.models import ModelsArgs
 from swiftlite.args.refused import NEEDLESS, OFF, REFUSED
@@ -23,6 +27,14 @@ CLASSES = {
     'bench': BenchArgs,
     'models': ModelsArgs,
     'doctor': DoctorArgs,
+}
+READ_BY = {
+    'source': {'model_type', 'model_id_or_path', 'model_revision', 'ckpt_dir'},
+    'template_options': {'system'},
+    'adapters': {'lora_modules'},
+    'engine_options': {f.name for f in fields(EngineArgs)},
+    'recover': {'load_args_from_ckpt_dir', 'load_dataset_config'},
+    'check': {'merge_lora', 'kind'},  # the only thing to do, so far
 }
 DATA = {'dataset': ['x.jsonl']}
 
@@ -46,6 +58,29 @@ def test_no_flag_has_two_meanings(command):
     assert not set(REFUSED.get(command, {})) & set(NEEDLESS.get(command, {}))
 
 
+@pytest.mark.parametrize(
+    ('command', 'package'),
+    [('sft', 'train'), ('export', 'export'), ('infer', 'infer'), ('deploy', 'serve'), ('bench', 'bench')],
+)
+def test_every_flag_is_read_by_the_package_it_configures(command, package):
+    """A flag that nothing reads would be accepted and ignored."""
+    root = Path(swiftlite.__file__).parent
+    # what several commands share: the data, and infer.setup, from the engine's flags to an engine
+    shared = {'train': 'data/*.py', 'infer': 'data/*.py', 'serve': 'infer/setup.py'}
+    files = [*(root / package).glob('*.py'), *(root.glob(shared[package]) if package in shared else [])]
+    read = {name for file in files for name in attributes_of_args(file)}
+    read |= {name for method, names in READ_BY.items() if method in read for name in names}
+    assert {f.name for f in fields(CLASSES[command])} - read - READ_BY['recover'] - READ_BY['check'] == set()
+
+
+def attributes_of_args(file: Path) -> set[str]:
+    """x of every ``args.x`` and ``getattr(args, 'x', …)`` in a file."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding='utf-8'))))
+    names = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) == 'args'}
+    gets = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n).startswith('getattr(args, ')]
+    return names | {ast.literal_eval(n.args[1]) for n in gets if isinstance(n.args[1], ast.Constant)}
+
+
 def test_values_that_turn_a_refused_feature_off_name_refused_flags():
     assert set(OFF) <= {name for table in REFUSED.values() for name in table}
 
@@ -67,7 +102,7 @@ def test_defaults_of_ms_swift():
         2048,
         'delete',
         0.01,
-        1,
+        None,  # 16 rows a step, cut to fit
     )
     assert (args.weight_decay, args.adam_beta2, args.warmup_ratio, args.max_grad_norm) == (0.1, 0.95, 0.05, 1)
     assert (args.save_total_limit, args.logging_steps, args.seed, args.output_dir) == (2, 5, 42, 'output')

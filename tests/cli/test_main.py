@@ -104,10 +104,9 @@ def test_help_of_a_command_shows_every_flag_and_an_example(capsys, name):
     assert max(len(line) for line in out.splitlines() if not line.startswith('  swiftlite')) <= 120
 
 
-def test_help_shows_defaults_and_other_spellings(capsys, monkeypatch):
-    monkeypatch.setenv('COLUMNS', '200')
+def test_help_shows_defaults_and_other_spellings(capsys):
     run(['sft', '--help'])
-    out = capsys.readouterr().out
+    out = ' '.join(capsys.readouterr().out.split())
     assert 'rank of the adapter [8]' in out
     assert 'also --per_device_train_batch_size' in out
     assert '--sft_type lora|full' in out
