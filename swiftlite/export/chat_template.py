@@ -6,9 +6,14 @@ from swiftlite.registry.templates import EOS
 from swiftlite.template import Template
 from swiftlite.template.tools import FORMATS, ToolFormat
 
-_CALL = """{{%- for call in message.tool_calls %}}{{%- set f = call.function if call.function is defined else call %}}\
-{{{{- '\\n' if message.content or not loop.first else '' }}}}{{{{- {start} + '\\n{{"name": "' + f.name + '", "arguments": ' }}}}\
-{{{{- f.arguments if f.arguments is string else f.arguments | tojson }}}}{{{{- '}}\\n' + {end} }}}}{{%- endfor %}}"""
+_CALL = (
+    '{{%- for call in message.tool_calls %}}'
+    '{{%- set f = call.function if call.function is defined else call %}}'
+    '{{{{- "\\n" if message.content or not loop.first else "" }}}}'
+    """{{{{- {start} + '\\n{{"name": "' + f.name + '", "arguments": ' }}}}"""
+    '{{{{- f.arguments if f.arguments is string else f.arguments | tojson }}}}'
+    '{{{{- "}}\\n" + {end} }}}}{{%- endfor %}}'
+)
 
 
 def chat_template(template: Template) -> str | None:

@@ -1,6 +1,5 @@
-"""Batches: rows padded on the right, and the positions that carry the loss; sampling by length."""
+"""Batches: rows padded on the right and cut into forward passes, and the positions that carry the loss; row order."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,18 +10,39 @@ from swiftlite.template import IGNORE
 
 
 class Collator:
-    """Rows -> {'input_ids' [B, L], 'positions' [N], 'targets' [N]}, int64, and 'tokens', the number that is no padding.
+    """Rows -> {'passes': [{'input_ids' [B, L], 'positions' [N], 'targets' [N]}, ...], 'tokens': not padding}, int64.
 
-    `positions` index the flattened [B * L] hidden states that predict `targets`: where the next token has a label.
-    Padding is on the right, so that a causal model needs no attention mask: no row sees it.
+    Rows are sorted by length and cut into passes, so that little is padding; how they are cut does not change the
+    gradient of the batch. `positions` index the flattened [B * L] hidden states that predict `targets`: where the
+    next token has a label. Padding is on the right: a causal model needs no attention mask, no row sees it.
+
+    Args:
+        overhead: what a pass costs beyond its tokens, in tokens; more padding than that is worth another pass.
+        budget: padded tokens of a pass at most (one row may have more), None for no limit.
     """
 
-    def __init__(self, pad_id: int):
-        self.pad_id = pad_id
+    def __init__(self, pad_id: int, overhead: float = float('inf'), budget: int | None = None):
+        self.pad_id, self.overhead, self.budget = pad_id, overhead, budget
 
     def __call__(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-        lengths = np.array([len(ids) for ids, _ in rows])
-        valid = np.arange(lengths.max())[None] < lengths[:, None]  # [B, L]
+        ordered = sorted(rows, key=lambda row: -len(row[0]))
+        lengths = np.array([len(ids) for ids, _ in ordered])
+        passes = [self._pad(ordered[a:b], lengths[a:b]) for a, b in self._cuts(lengths.tolist())]
+        return {'passes': passes, 'tokens': int(lengths.sum())}
+
+    def _cuts(self, lengths: list[int]) -> list[tuple[int, int]]:
+        """(start, end) of each pass over rows that get shorter."""
+        cuts, start, waste = [], 0, 0
+        for i, length in enumerate(lengths):
+            waste += lengths[start] - length
+            full = self.budget is not None and lengths[start] * (i + 1 - start) > self.budget
+            if i > start and (full or waste > self.overhead):
+                cuts.append((start, i))
+                start, waste = i, 0
+        return [*cuts, (start, len(lengths))]
+
+    def _pad(self, rows: Sequence[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) -> dict[str, torch.Tensor]:
+        valid = np.arange(lengths[0])[None] < lengths[:, None]  # [B, L]
         input_ids = np.full(valid.shape, self.pad_id, dtype=np.int64)
         input_ids[valid] = np.concatenate([ids for ids, _ in rows])
         labels = np.full(valid.shape, IGNORE, dtype=np.int64)
@@ -31,46 +51,34 @@ class Collator:
         labels[:, -1] = IGNORE
         positions = np.flatnonzero(labels != IGNORE)
         arrays = {'input_ids': input_ids, 'positions': positions, 'targets': labels.reshape(-1)[positions]}
-        return {**{name: torch.from_numpy(array) for name, array in arrays.items()}, 'tokens': int(lengths.sum())}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-class LengthSampler(torch.utils.data.Sampler[int]):
-    """Row indices such that each batch holds rows of similar length, in an order fixed by (seed, epoch).
+class BatchSampler(torch.utils.data.Sampler[int]):
+    """Row indices in an order fixed by (seed, epoch): shuffled, then sorted by length within each global batch.
 
-    Rows are shuffled, cut into groups of 50 global batches, sorted by length within a group and cut into batches;
-    the batches are shuffled in bundles of one a process, so that processes get similar lengths at the same time.
+    Which rows make up a global batch depends on its size only, not on how devices and accumulation cut it.
     The first batch of the first epoch holds the longest row: memory that does not suffice shows at once.
 
     Args:
         lengths: tokens of every row.
-        batch_size: rows of a batch of one process.
+        global_batch: rows between two changes of the weights.
         epoch: tells the current epoch when an iteration starts.
     """
 
-    def __init__(
-        self, lengths: Sequence[int] | np.ndarray, batch_size: int, world_size: int, seed: int, epoch: Callable[[], int]
-    ):
+    def __init__(self, lengths: Sequence[int] | np.ndarray, global_batch: int, seed: int, epoch: Callable[[], int]):
         self.lengths = np.asarray(lengths)
-        self.bundle = batch_size * world_size
-        self.seed, self.epoch = seed, epoch
+        self.global_batch, self.seed, self.epoch = global_batch, seed, epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         epoch = self.epoch()
-        generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self.lengths))
-        group = self.bundle * 50
-        bundles: list[np.ndarray] = []
-        for start in range(0, len(order), group):
-            part = order[start : start + group]
-            part = part[np.argsort(-self.lengths[part], kind='stable')]
-            bundles += [part[i : i + self.bundle] for i in range(0, len(part), self.bundle)]
-        short = [bundles.pop()] if len(bundles[-1]) < self.bundle else []  # only the last may be incomplete
-        random.Random(f'{self.seed}-{epoch}').shuffle(bundles)
-        if epoch == 0 and bundles:
-            longest = max(range(len(bundles)), key=lambda i: self.lengths[bundles[i]].max())
-            bundles[0], bundles[longest] = bundles[longest], bundles[0]
-        for bundle in [*bundles, *short]:
-            yield from bundle.tolist()
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+        if epoch == 0:
+            longest = int(np.argmax(self.lengths[order]))
+            order[[0, longest]] = order[[longest, 0]]
+        for start in range(0, len(order), self.global_batch):
+            part = order[start : start + self.global_batch]
+            yield from part[np.argsort(-self.lengths[part], kind='stable')].tolist()

@@ -1,5 +1,7 @@
 """The network to train: a native transformers class, with LoRA or whole."""
 
+import math
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -79,6 +81,15 @@ def add_lora(model: nn.Module, args: Any, targets: list[str], base: str) -> Any:
         model = get_peft_model(model, config)
     config.base_model_name_or_path = base
     return model
+
+
+def pass_overhead(model: nn.Module) -> float:
+    """What a forward and backward pass costs beyond its tokens, in tokens: seconds to start it / seconds a token."""
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        return math.inf  # all processes must take the same number of passes
+    flops = 4e14 if torch.cuda.is_available() else 1e11
+    start = 0.04 if torch.cuda.is_available() else 0.01
+    return start * flops / (6 * parameter_counts(model)[1])
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -10,24 +10,37 @@ from transformers import TrainingArguments
 
 from swiftlite.args.sft import SftArgs
 
+ROWS = 16  # of a step, where neither --batch_size nor --gradient_accumulation_steps is given
+PASS_TOKENS = 2048  # of a forward pass then, unless one row is longer
+
 
 @dataclass(frozen=True)
 class Schedule:
     """Numbers of a run, derived from the size of the data."""
 
+    batch_size: int  # rows a device
+    eval_batch_size: int
+    budget: int | None  # padded tokens of a forward pass
     accumulation: int
     steps: int
     warmup: int
 
 
-def make_schedule(args: SftArgs, rows: int) -> Schedule:
+def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
+    """`rows` of training data, the longest of `longest` tokens."""
     world = int(os.environ.get('WORLD_SIZE', 1))
-    accumulation = args.gradient_accumulation_steps or math.ceil(16 / args.batch_size / world)
-    batches = math.ceil(rows / (args.batch_size * world))
+    if args.batch_size is not None:
+        batch, budget = args.batch_size, None
+        accumulation = args.gradient_accumulation_steps or math.ceil(ROWS / batch / world)
+    else:
+        accumulation = args.gradient_accumulation_steps or 1
+        batch, budget = math.ceil(ROWS / accumulation / world), max(longest, PASS_TOKENS)
+    batches = math.ceil(rows / (batch * world))
     steps = math.ceil(args.num_train_epochs * math.ceil(batches / accumulation))
     if args.max_steps > 0:
         steps = args.max_steps
-    return Schedule(accumulation, steps, round(steps * args.warmup_ratio))
+    eval_batch = args.eval_batch_size or batch
+    return Schedule(batch, eval_batch, budget, accumulation, steps, round(steps * args.warmup_ratio))
 
 
 def training_arguments(
@@ -39,8 +52,8 @@ def training_arguments(
         use_cpu=not gpu,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=args.eval_batch_size or args.batch_size,
+        per_device_train_batch_size=schedule.batch_size,
+        per_device_eval_batch_size=schedule.eval_batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         num_train_epochs=args.num_train_epochs,
         max_steps=args.max_steps,

@@ -1,4 +1,4 @@
-"""The transformers Trainer with a token-weighted loss, sampling by length and checkpoints in the base's dtype."""
+"""The transformers Trainer with a token-weighted loss, batches cut by length and checkpoints in the base's dtype."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Trainer
 
 from swiftlite.errors import SwiftliteError
-from swiftlite.train.collate import LengthSampler
+from swiftlite.train.collate import BatchSampler
 from swiftlite.train.encode import EncodedRows
 
 MASTER = 'master_weights.safetensors'
@@ -37,11 +37,10 @@ class SftTrainer(Trainer):
         self._correct: torch.Tensor | int = 0
         self._trained = 0
 
-    def _get_train_sampler(self, train_dataset: EncodedRows | None = None) -> LengthSampler:
-        return LengthSampler(
+    def _get_train_sampler(self, train_dataset: EncodedRows | None = None) -> BatchSampler:
+        return BatchSampler(
             (train_dataset or self.train_dataset).lengths,
-            self.args.per_device_train_batch_size,
-            self.args.world_size,
+            self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             epoch=lambda: int((self.state.epoch or 0) + 1e-6),
         )
@@ -51,13 +50,19 @@ class SftTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor | int]:
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | int]:
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        count: torch.Tensor | int = sum(batch['targets'].numel() for batch in batches)
+        count: torch.Tensor | int = sum(part['targets'].numel() for batch in batches for part in batch['passes'])
         self.tokens_seen += sum(batch.pop('tokens') for batch in batches)
         if self.args.world_size > 1:
             count = self.accelerator.reduce(torch.tensor(count, device=device), 'sum')
         return batches, count
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        losses = [super(SftTrainer, self).training_step(model, part, num_items_in_batch) for part in inputs['passes']]
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
@@ -100,11 +105,10 @@ class SftTrainer(Trainer):
         totals = torch.zeros(3, dtype=torch.float32, device=self.args.device)  # loss, correct, tokens
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
-                batch.pop('tokens')
-                batch = self._prepare_inputs(batch)
-                outputs = self.model(**batch)
-                totals[:2] += torch.stack([outputs['loss_sum'], outputs['correct'].float()])
-                totals[2] += batch['targets'].numel()
+                for part in batch['passes']:
+                    outputs = self.model(**self._prepare_inputs(part))
+                    totals[:2] += torch.stack([outputs['loss_sum'], outputs['correct'].float()])
+                    totals[2] += part['targets'].numel()
         if self.args.world_size > 1:
             totals = self.accelerator.reduce(totals, 'sum')
         loss, correct, tokens = totals.tolist()

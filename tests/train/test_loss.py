@@ -1,0 +1,65 @@
+"""The chunked loss against torch's cross entropy over all logits."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from swiftlite.train import loss as module
+from swiftlite.train.collate import Collator
+from swiftlite.train.encode import EncodedRows
+from swiftlite.train.loss import install_loss, linear_cross_entropy
+
+
+@pytest.mark.parametrize('chunk', [40, 1 << 20])
+@pytest.mark.parametrize('frozen', [False, True])
+def test_loss_and_gradients(monkeypatch, chunk, frozen):
+    monkeypatch.setattr(module, 'CHUNK', chunk)  # 4 rows at a time
+    torch.manual_seed(0)
+    head = nn.Linear(6, 10, bias=False).requires_grad_(not frozen)
+    hidden, targets = torch.randn(11, 6, requires_grad=True), torch.randint(10, (11,))
+    loss, correct = linear_cross_entropy(hidden, head, targets)
+    (loss * 0.3).backward()
+    found = hidden.grad.clone(), None if frozen else head.weight.grad.clone()
+    hidden.grad = head.weight.grad = None
+    logits = head(hidden)
+    wanted = nn.functional.cross_entropy(logits, targets, reduction='sum')
+    (wanted * 0.3).backward()
+    assert torch.allclose(loss, wanted)
+    assert torch.allclose(found[0], hidden.grad, atol=1e-6)
+    assert frozen or torch.allclose(found[1], head.weight.grad, atol=1e-6)
+    assert correct == (logits.argmax(-1) == targets).sum()
+
+
+def test_autocast_computes_products_in_its_dtype():
+    torch.manual_seed(0)
+    head = nn.Linear(64, 100, bias=False)
+    hidden, targets = torch.randn(20, 64, requires_grad=True), torch.randint(100, (20,))
+    exact, _ = linear_cross_entropy(hidden, head, targets)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        rough, _ = linear_cross_entropy(hidden, head, targets)
+    assert exact != rough
+    assert torch.allclose(exact, rough, rtol=1e-2)
+    rough.backward()
+    assert head.weight.grad.dtype == torch.float32
+
+
+def test_no_gradients_are_computed_in_evaluation():
+    head = nn.Linear(4, 5, bias=False)
+    with torch.no_grad():
+        loss, _ = linear_cross_entropy(torch.randn(3, 4), head, torch.tensor([0, 1, 2]))
+    assert loss.grad_fn is None
+
+
+def test_padded_batch_equals_the_models_own_loss(checkpoint):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    rows = [([5, 6, 7, 8], [-100, -100, 7, 8]), ([9, 10], [-100, 10])]
+    wanted = sum(
+        model(torch.tensor([ids]), labels=torch.tensor([labels])).loss * (sum(x != -100 for x in labels))
+        for ids, labels in rows
+    )
+    data = EncodedRows.of(rows)
+    (batch,) = Collator(0)([data[0], data[1]])['passes']
+    install_loss(model)
+    assert torch.allclose(model(**batch)['loss_sum'], wanted, rtol=1e-5)
+    assert model(batch['input_ids']).logits.shape == (2, 4, 8192)  # without targets: as before
