@@ -1,0 +1,401 @@
+"""Sampling in Triton without a sort.
+
+scan_kernel reads each row once, in chunks: maximum, softmax mass and the winner of the noisy argmax of every chunk.
+pick_kernel, a program a row, adds the chunks up; that is the answer unless a filter rejects it. Filters keep the ids above
+a logit threshold, so a winner that is kept is the winner of the kept ids, whatever the threshold is:
+
+- top_k up to MAX_K: the k-th largest maximum of GROUP neighbours bounds the k-th largest logit from below; the few logits
+  above the bound are collected and everything is settled among them, top_p included;
+- top_p alone: the winner is kept when the mass above its logit is under top_p, one pass over the row. Otherwise all ids up
+  to its logit are out: take the winner of the rest, whose chunks mostly keep their old one, and check again.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from swiftlite_kernels.sampling.reference import GREEDY_BELOW
+from swiftlite_kernels.triton import divide, exp, next_power_of_2
+
+CHUNK = 2048  # ids of a scan program
+GROUP = 256  # neighbours whose maximum bounds the k-th largest logit
+MAX_K = 256
+ROOM = 1024  # candidates that fit in registers
+STEP = 8192  # ids of a loop step over a whole row
+COLD = tl.constexpr(GREEDY_BELOW)
+
+
+@triton.jit
+def philox(counter, position, seed):
+    """Four uint32 words; see philox_uniform."""
+    c0 = counter.to(tl.uint32)
+    zero = c0 * 0
+    c1 = zero + (position & 0xFFFFFFFF).to(tl.uint32)
+    c2 = zero + ((position >> 32) & 0xFFFFFFFF).to(tl.uint32)
+    c3 = zero
+    k0 = zero + (seed & 0xFFFFFFFF).to(tl.uint32)
+    k1 = zero + ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
+    return tl.philox_impl(c0, c1, c2, c3, k0, k1, 10)
+
+
+@triton.jit
+def uniform(word):
+    return tl.minimum(word.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10, 0.99999994)
+
+
+@triton.jit
+def gumbel(u):
+    """-log(-log1p(-u)), the inner logarithm by its series where 1 - u would round u away."""
+    small = u * (1 + u * (0.5 + u * (0.3333333333 + u * (0.25 + u * 0.2))))
+    return -tl.log(tl.where(u < 0.03125, small, -tl.log(1 - u)))
+
+
+@triton.jit
+def chunk_uniform(first, position, seed, SIZE: tl.constexpr):
+    """Uniform numbers of ids first + [0, SIZE), as [SIZE / 4, 4]."""
+    w0, w1, w2, w3 = philox(first // 4 + tl.arange(0, SIZE // 4), position, seed)
+    column = tl.arange(0, 4)[None, :]
+    low = tl.where(column == 0, w0[:, None], w1[:, None])
+    high = tl.where(column == 2, w2[:, None], w3[:, None])
+    return uniform(tl.where(column < 2, low, high))
+
+
+@triton.jit
+def ids_uniform(ids, position, seed):
+    w0, w1, w2, w3 = philox(ids // 4, position, seed)
+    lane = ids % 4
+    return uniform(tl.where(lane < 2, tl.where(lane == 0, w0, w1), tl.where(lane == 2, w2, w3)))
+
+
+@triton.jit
+def winner(score, ids, vocab):
+    """(largest score, its lowest id)."""
+    best = tl.max(score)
+    return best, tl.min(tl.where(score == best, ids, vocab))
+
+
+@triton.jit
+def sortable(x):
+    """Unsigned integers in the order of the floats."""
+    bits = (x + 0.0).to(tl.uint32, bitcast=True)
+    return tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
+
+
+@triton.jit
+def uniform_kernel(out, seeds, positions, vocab, CHUNK: tl.constexpr):
+    row, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * CHUNK
+    u = chunk_uniform(first, tl.load(positions + row), tl.load(seeds + row), CHUNK)
+    ids = first + tl.arange(0, CHUNK // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    tl.store(out + row * vocab + ids, u, ids < vocab)
+
+
+@triton.jit
+def scan_kernel(
+    logits, row_stride, vocab, temperature, seeds, positions,
+    tops, masses, scores, winners, winner_logits, group_tops, chunks, groups,
+    CHUNK: tl.constexpr, GROUP: tl.constexpr, DRAW: tl.constexpr, FILTER: tl.constexpr,
+):
+    """Program (row, chunk)."""
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    ids = chunk * CHUNK + tl.arange(0, CHUNK // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
+    x = tl.load(logits + row * row_stride + ids, ids < vocab, other=float('-inf')).to(tl.float32)
+    cell = row * chunks + chunk
+    score = x
+    if DRAW:
+        heat = tl.load(temperature + row)
+        if heat >= COLD:
+            inverse = divide(1.0, heat)
+            score = x * inverse + gumbel(
+                chunk_uniform(chunk * CHUNK, tl.load(positions + row), tl.load(seeds + row), CHUNK)
+            )
+            if FILTER:
+                top = tl.max(x)
+                tl.store(tops + cell, top)
+                shift = tl.where(top == float('-inf'), 0.0, top)
+                tl.store(masses + cell, tl.sum(exp((x - shift) * inverse)))
+                of_group = tl.max(tl.reshape(x, [CHUNK // GROUP, GROUP]), 1)
+                at = chunk * (CHUNK // GROUP) + tl.arange(0, CHUNK // GROUP)
+                tl.store(group_tops + row * groups + at, of_group)
+    best, token = winner(score, ids, vocab)
+    tl.store(scores + cell, best)
+    tl.store(winners + cell, token)
+    if FILTER:
+        tl.store(winner_logits + cell, tl.max(tl.where(ids == token, x, float('-inf'))))
+
+
+@triton.jit
+def mass_from(values, inverse, top, keys, bound):
+    """Softmax mass, relative to the largest logit, of the values whose key reaches the bound."""
+    return tl.sum(tl.where(keys >= bound, exp((values - top) * inverse), 0.0))
+
+
+@triton.jit
+def row_mass(logits, vocab, inverse, top, bound, STEP: tl.constexpr):
+    """Softmax mass of the row's ids whose key reaches the bound."""
+    mass = tl.zeros([STEP], tl.float32)
+    for first in range(0, vocab, STEP):
+        ids = first + tl.arange(0, STEP)
+        x = tl.load(logits + ids, ids < vocab, other=float('-inf')).to(tl.float32)
+        mass += tl.where((sortable(x) >= bound) & (ids < vocab), exp((x - top) * inverse), 0.0)
+    return tl.sum(mass)
+
+
+@triton.jit
+def row_kth(logits, vocab, k, STEP: tl.constexpr):
+    """Key of the row's k-th largest logit, two bits a pass."""
+    found = tl.full([], 0, tl.uint32)
+    unit = tl.full([], 0x40000000, tl.uint32)
+    while unit > 0:
+        one, two, three = tl.zeros([STEP], tl.int32), tl.zeros([STEP], tl.int32), tl.zeros([STEP], tl.int32)
+        for first in range(0, vocab, STEP):
+            ids = first + tl.arange(0, STEP)
+            x = tl.load(logits + ids, ids < vocab, other=float('-inf')).to(tl.float32)
+            key = tl.where(ids < vocab, sortable(x), 0)
+            one += (key >= found + unit).to(tl.int32)
+            two += (key >= found + unit * 2).to(tl.int32)
+            three += (key >= found + unit * 3).to(tl.int32)
+        steps = (tl.sum(one) >= k).to(tl.uint32) + (tl.sum(two) >= k).to(tl.uint32) + (tl.sum(three) >= k).to(tl.uint32)
+        found += unit * steps
+        unit >>= 2
+    return found
+
+
+@triton.jit
+def collect(logits, vocab, k, group_tops, groups, lists, values, tokens,
+            GROUP: tl.constexpr, GROUPS: tl.constexpr, ROOM: tl.constexpr):
+    """Gather the ids whose logit reaches the k-th largest group maximum; returns their number, > ROOM if too many."""
+    group = tl.arange(0, GROUPS)
+    of_group = tl.load(group_tops + group, group < groups, other=float('-inf'))
+    key = tl.where(group < groups, sortable(of_group), 0)
+    bound = tl.full([], 0, tl.uint32)
+    unit = tl.full([], 0x80000000, tl.uint32)
+    while unit > 0:
+        bound = tl.where(tl.sum((key >= bound + unit).to(tl.int32)) >= k, bound + unit, bound)
+        unit >>= 1
+    chosen = (key >= bound) & (group < groups)
+    tl.store(lists + tl.cumsum(chosen.to(tl.int32), 0) - 1, group, chosen)
+    tl.debug_barrier()
+    number, found = tl.sum(chosen.to(tl.int32)), 0
+    for first in range(0, number, 8):
+        slot = first + tl.arange(0, 8)
+        which = tl.load(lists + slot, slot < number, other=0)
+        ids = tl.reshape(which[:, None] * GROUP + tl.arange(0, GROUP)[None, :], [8 * GROUP])
+        live = tl.reshape((slot < number)[:, None] & (tl.arange(0, GROUP) >= 0)[None, :], [8 * GROUP]) & (ids < vocab)
+        x = tl.load(logits + ids, live, other=float('-inf')).to(tl.float32)
+        live &= sortable(x) >= bound
+        at = found + tl.cumsum(live.to(tl.int32), 0) - 1
+        tl.store(values + at, x, live & (at < ROOM))
+        tl.store(tokens + at, ids, live & (at < ROOM))
+        found += tl.sum(live.to(tl.int32))
+    tl.debug_barrier()
+    return found
+
+
+@triton.jit
+def pick_from_few(
+    x, candidates, found, k, p, bound, inverse, top, position, seed, vocab, ROOM: tl.constexpr
+):
+    """The token among collected candidates, which include all of the top k."""
+    key = tl.where(tl.arange(0, ROOM) < found, sortable(x), 0)
+    kth = tl.full([], 0, tl.uint32)
+    unit = tl.full([], 0x80000000, tl.uint32)
+    while unit > 0:
+        kth = tl.where(tl.sum((key >= kth + unit).to(tl.int32)) >= k, kth + unit, kth)
+        unit >>= 1
+    bound = tl.maximum(bound, kth)
+    if p < 1.0:
+        wanted = p * mass_from(x, inverse, top, key, bound)
+        nucleus = tl.full([], 0, tl.uint32)
+        unit = tl.full([], 0x80000000, tl.uint32)
+        while unit > 0:
+            mass = mass_from(x, inverse, top, key, nucleus + unit)
+            nucleus = tl.where(mass >= wanted, nucleus + unit, nucleus)
+            unit >>= 1
+        bound = tl.maximum(bound, tl.minimum(nucleus, sortable(top)))  # top_p = 0 keeps the largest logit
+    noisy = x * inverse + gumbel(ids_uniform(candidates, position, seed))
+    _, token = winner(tl.where(key >= bound, noisy, float('-inf')), candidates, vocab)
+    return token
+
+
+@triton.jit
+def pick_from_row(
+    logits, vocab, chunk, here, chunk_top, score, ids, won, p, wanted, bound, inverse, top, position, seed,
+    CHUNK: tl.constexpr, CHUNKS: tl.constexpr, STEP: tl.constexpr,
+):
+    """The token among all ids from bound on, by rejection; score, ids, won: the winner of each chunk and its logit."""
+    token = vocab
+    searching = 1
+    while searching > 0:
+        # chunks whose winner is out but which still hold ids that may stay: find their next winner
+        stale = here & (sortable(won) < bound) & (sortable(chunk_top) >= bound)
+        worst = tl.min(tl.where(stale, chunk, CHUNKS))
+        while worst < CHUNKS:
+            at = worst * CHUNK + tl.arange(0, CHUNK // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
+            x = tl.load(logits + at, at < vocab, other=float('-inf')).to(tl.float32)
+            noisy = x * inverse + gumbel(chunk_uniform(worst * CHUNK, position, seed, CHUNK))
+            best, next_id = winner(tl.where((sortable(x) >= bound) & (at < vocab), noisy, float('-inf')), at, vocab)
+            score = tl.where(chunk == worst, best, score)
+            ids = tl.where(chunk == worst, next_id, ids)
+            won = tl.where(chunk == worst, tl.max(tl.where(at == next_id, x, float('-inf'))), won)
+            stale &= chunk != worst
+            worst = tl.min(tl.where(stale, chunk, CHUNKS))
+        _, token = winner(tl.where(sortable(won) >= bound, score, float('-inf')), ids, vocab)
+        level = sortable(tl.max(tl.where(ids == token, won, float('-inf'))))
+        searching = 0
+        if (p < 1.0) & (level < sortable(top)):
+            if row_mass(logits, vocab, inverse, top, level + 1, STEP) >= wanted:
+                bound = level + 1
+                searching = 1
+    return token
+
+
+@triton.jit
+def pick_kernel(
+    out, logits, row_stride, vocab, temperature, top_k, top_p, min_p, seeds, positions,
+    tops, masses, scores, winners, winner_logits, group_tops, lists, values, tokens, chunks, groups,
+    CHUNK: tl.constexpr, CHUNKS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, ROOM: tl.constexpr,
+    STEP: tl.constexpr, MAX_K: tl.constexpr, FILTER: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr,
+    MIN_P: tl.constexpr,
+):
+    """Program (row)."""
+    row = tl.program_id(0).to(tl.int64)
+    chunk = tl.arange(0, CHUNKS)
+    here = chunk < chunks
+    cell = row * chunks + chunk
+    score = tl.load(scores + cell, here, other=float('-inf'))
+    ids = tl.load(winners + cell, here, other=vocab)
+    _, token = winner(score, ids, vocab)
+    if FILTER:
+        heat = tl.load(temperature + row)
+        k, p, low = 0, 1.0, 0.0
+        if TOP_K:
+            k = tl.load(top_k + row).to(tl.int32)
+            k = tl.where((k <= 0) | (k >= vocab), 0, k)
+        if TOP_P:
+            p = tl.load(top_p + row)
+        if MIN_P:
+            low = tl.load(min_p + row)
+        if (heat >= COLD) & ((k > 0) | (p < 1.0) | (low > 0.0)):
+            inverse = divide(1.0, heat)
+            chunk_top = tl.load(tops + cell, here, other=float('-inf'))
+            top = tl.max(chunk_top)
+            logits += row * row_stride
+            position, seed = tl.load(positions + row), tl.load(seeds + row)
+            bound = tl.full([], 0, tl.uint32)  # lowest key that stays
+            if MIN_P:
+                if low > 0.0:
+                    bound = sortable(tl.minimum(top + tl.log(low) * heat, top))
+            few = ROOM + 1
+            if TOP_K:
+                if (k > 0) & (k <= MAX_K) & (k <= groups):
+                    few = collect(
+                        logits, vocab, k, group_tops + row * groups, groups, lists + row * GROUPS, values + row * ROOM,
+                        tokens + row * ROOM, GROUP, GROUPS, ROOM,
+                    )
+                    if few <= ROOM:
+                        slot = tl.arange(0, ROOM)
+                        x = tl.load(values + row * ROOM + slot, slot < few, other=float('-inf'))
+                        candidates = tl.load(tokens + row * ROOM + slot, slot < few, other=0)
+                        token = pick_from_few(
+                            x, candidates, few, k, p, bound, inverse, top, position, seed, vocab, ROOM
+                        )
+                if (k > 0) & (few > ROOM):
+                    bound = tl.maximum(bound, row_kth(logits, vocab, k, STEP))
+            if few > ROOM:
+                wanted = 0.0
+                if p < 1.0:
+                    if bound > 0:
+                        wanted = p * row_mass(logits, vocab, inverse, top, bound, STEP)
+                    else:
+                        shift = tl.where(here, exp((chunk_top - top) * inverse), 0.0)
+                        wanted = p * tl.sum(tl.load(masses + cell, here, other=0.0) * shift)
+                won = tl.load(winner_logits + cell, here, other=float('-inf'))
+                token = pick_from_row(
+                    logits, vocab, chunk, here, chunk_top, score, ids, won, p, wanted, bound, inverse, top, position,
+                    seed, CHUNK, CHUNKS, STEP,
+                )
+    tl.store(out + row, tl.minimum(token, vocab - 1).to(tl.int64))
+
+
+@triton.jit
+def penalty_kernel(
+    logits, prompt_mask, output_mask, penalties, row_stride, prompt_stride, output_stride, vocab, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    penalty = tl.load(penalties + row).to(tl.float32)
+    if penalty == 1.0:
+        return
+    ids = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = ids < vocab
+    prompt = tl.load(prompt_mask + row * prompt_stride + ids, mask, other=0)
+    output = tl.load(output_mask + row * output_stride + ids, mask, other=0)
+    seen = mask & ((prompt != 0) | (output != 0))
+    x = tl.load(logits + row * row_stride + ids, seen, other=0.0)
+    wide = x.to(tl.float32)
+    divisor = tl.zeros([BLOCK], tl.float32) + penalty
+    changed = tl.where(wide > 0, divide(wide, divisor), wide * penalty)
+    tl.store(logits + row * row_stride + ids, changed.to(x.dtype), seen)
+
+
+def philox_uniform(seeds: torch.Tensor, positions: torch.Tensor, vocab: int) -> torch.Tensor:
+    out = torch.empty(seeds.shape[0], vocab, dtype=torch.float32, device=seeds.device)
+    if out.numel():
+        uniform_kernel[(seeds.shape[0], triton.cdiv(vocab, CHUNK))](out, seeds, positions, vocab, CHUNK=CHUNK, num_warps=4)
+    return out
+
+
+def sample(
+    logits: torch.Tensor,
+    temperature: torch.Tensor | None,
+    top_k: torch.Tensor | None,
+    top_p: torch.Tensor | None,
+    min_p: torch.Tensor | None,
+    seeds: torch.Tensor | None,
+    positions: torch.Tensor | None,
+) -> torch.Tensor:
+    rows, vocab = logits.shape
+    device = logits.device
+    out = torch.empty(rows, dtype=torch.int64, device=device)
+    if rows == 0:
+        return out
+    draw = temperature is not None
+    if draw and (seeds is None or positions is None):
+        raise ValueError('sample needs seeds and positions when a temperature is given')
+    filtered = draw and not (top_k is None and top_p is None and min_p is None)
+    chunks, groups = triton.cdiv(vocab, CHUNK), triton.cdiv(vocab, CHUNK) * (CHUNK // GROUP)
+    group_room = next_power_of_2(groups)
+    parts = torch.empty(4 if filtered else 1, rows, chunks, dtype=torch.float32, device=device)
+    winners = torch.empty(rows, chunks, dtype=torch.int32, device=device)
+    scores = parts[0]
+    tops, masses, winner_logits = (parts[1], parts[2], parts[3]) if filtered else (None, None, None)
+    group_tops = values = lists = tokens = None
+    if filtered:
+        group_tops = torch.empty(rows, groups, dtype=torch.float32, device=device)
+    if filtered and top_k is not None:
+        values = torch.empty(rows, ROOM, dtype=torch.float32, device=device)
+        tokens = torch.empty(rows, ROOM, dtype=torch.int32, device=device)
+        lists = torch.empty(rows, group_room, dtype=torch.int32, device=device)
+    scan_kernel[(rows, chunks)](
+        logits, logits.stride(0), vocab, temperature, seeds, positions, tops, masses, scores, winners, winner_logits,
+        group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, num_warps=4,
+    )
+    pick_kernel[(rows,)](
+        out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
+        winners, winner_logits, group_tops, lists, values, tokens, chunks, groups,
+        CHUNK=CHUNK, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, MAX_K=MAX_K,
+        FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
+        num_warps=16 if filtered else 2,
+    )
+    return out
+
+
+def apply_repetition_penalties(
+    logits: torch.Tensor, prompt_mask: torch.Tensor, output_mask: torch.Tensor, repetition_penalties: torch.Tensor
+) -> None:
+    rows, vocab = logits.shape
+    if rows == 0:
+        return
+    penalty_kernel[(rows, triton.cdiv(vocab, CHUNK))](
+        logits, prompt_mask.view(torch.uint8), output_mask.view(torch.uint8), repetition_penalties, logits.stride(0),
+        prompt_mask.stride(0), output_mask.stride(0), vocab, BLOCK=CHUNK, num_warps=4,
+    )
