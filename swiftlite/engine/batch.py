@@ -4,23 +4,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+
+from swiftlite_kernels.step import StepRows, StepTensors, prepare_step
 
 from .plan import SlotStart, StepPlan
 from .sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)
-class StepInputs:
-    """A plan's tensors. T tokens, B rows."""
+class StepShape:
+    """Sizes of a step as it runs: tokens and rows (padded under a graph), and whether some row has several tokens."""
 
-    input_ids: torch.Tensor  # [T] int64
-    positions: torch.Tensor  # [T] int64
-    slots: torch.Tensor  # [B] int64
-    cu_seqlens_q: torch.Tensor  # [B + 1] int32
-    seq_lens: torch.Tensor  # [B] int32
-    block_tables: torch.Tensor  # [B, n] int32
-    slot_mapping: torch.Tensor  # [T] int64
+    tokens: int
+    rows: int
+    mixed: bool
+
+
+class Upload:
+    """Host arrays → device tensors, through pinned memory on a GPU.
+
+    Each call takes the next of a few buffers; a step's copies are done before its buffer comes round again, because at
+    most `depth` steps are in flight.
+    """
+
+    def __init__(self, device: torch.device | str, depth: int):
+        self._pinned = torch.device(device).type == 'cuda'
+        self._device = device
+        self._buffers = [torch.empty(0, dtype=torch.int32) for _ in range(depth + 2)]
+        self._next = 0
+
+    def __call__(self, array: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
+        """int32 [n] to the device, into `out` if given."""
+        source = torch.from_numpy(array)
+        if not self._pinned:
+            return source if out is None else out.copy_(source)
+        self._next = (self._next + 1) % len(self._buffers)
+        if self._buffers[self._next].numel() < array.size:
+            self._buffers[self._next] = torch.empty(2 * array.size, dtype=torch.int32, pin_memory=True)
+        staged = self._buffers[self._next][: array.size]
+        staged.copy_(source)
+        if out is None:
+            return staged.to(self._device, non_blocking=True)
+        return out.copy_(staged, non_blocking=True)
 
 
 class BatchState:
@@ -30,59 +57,99 @@ class BatchState:
     here, so a plan can be made and queued before the token it continues from is known to the host.
     """
 
-    def __init__(self, num_slots: int, max_len: int, block_size: int, device: torch.device | str):
-        self.block_size, self.device = block_size, device
+    def __init__(
+        self, num_slots: int, max_len: int, max_tokens: int, block_size: int, depth: int, device: torch.device | str
+    ):
+        self.block_size, self.device, self.max_len = block_size, device, max_len
+        self.table_width = -(-max_len // block_size)
         self.tokens = torch.zeros(num_slots, max_len + 1, dtype=torch.int32, device=device)
-        self.block_tables = torch.zeros(num_slots, -(-max_len // block_size), dtype=torch.int32, device=device)
-        self.temperature = torch.zeros(num_slots, dtype=torch.float32, device=device)
+        self.block_tables = torch.zeros(num_slots, self.table_width, dtype=torch.int32, device=device)
+        # temperature, top_p, min_p
+        self.shares = torch.zeros(num_slots, 3, dtype=torch.float32, device=device)
         self.top_k = torch.zeros(num_slots, dtype=torch.int32, device=device)
-        self.top_p = torch.ones(num_slots, dtype=torch.float32, device=device)
-        self.min_p = torch.zeros(num_slots, dtype=torch.float32, device=device)
         self.seeds = torch.zeros(num_slots, dtype=torch.int64, device=device)
         self.params: list[SamplingParams] = [SamplingParams() for _ in range(num_slots)]
         self.prompt_lens = [0] * num_slots
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
         self.adapters = [0] * num_slots
+        # a plan's uploads: its rows, blocks and starts; two steps may be in flight beside the one being made
+        self._upload = Upload(device, 8 * (depth + 1))
+        self._rows = torch.zeros(4 * num_slots + 1, dtype=torch.int32, device=device)
+        self._buffers = self._allocate(max_tokens, num_slots)
 
     def update(self, plan: StepPlan) -> None:
         """Take in new sequences and new blocks."""
-        for start in plan.new:
-            self._start(start)
-        for slot, first, ids in plan.blocks:
-            self.block_tables[slot, first : first + len(ids)] = torch.tensor(ids, dtype=torch.int32)
+        if plan.new:
+            self._start(plan.new)
+        if plan.blocks:
+            cells = np.concatenate(
+                [
+                    np.stack([np.full(len(ids), slot), np.arange(first, first + len(ids)), ids]).astype(np.int32)
+                    for slot, first, ids in plan.blocks
+                ],
+                axis=1,
+            )
+            slots, columns, ids = self._upload(cells.reshape(-1)).view(3, -1)
+            self.block_tables[slots.long(), columns.long()] = ids
 
-    def inputs(self, plan: StepPlan) -> StepInputs:
-        """Derive a step's inputs from its rows and this state."""
-        slots = torch.from_numpy(plan.slots).to(self.device).long()
-        starts = torch.from_numpy(plan.starts).to(self.device).long()
-        counts = torch.from_numpy(plan.counts).to(self.device).long()
-        ends = torch.cumsum(counts, 0)
-        total = plan.num_tokens
-        cu = torch.zeros(len(plan.slots) + 1, dtype=torch.int32, device=self.device)
-        cu[1:] = ends
-        rows = torch.repeat_interleave(torch.arange(len(plan.slots), device=self.device), counts, output_size=total)
-        positions = torch.arange(total, device=self.device) - (ends - counts - starts)[rows]
-        token_slots = slots[rows]
-        blocks = self.block_tables[token_slots, positions // self.block_size].long()
-        widest = -(-int((plan.starts + plan.counts).max()) // self.block_size)
-        return StepInputs(
-            input_ids=self.tokens[token_slots, positions].long(),
-            positions=positions,
-            slots=slots,
-            cu_seqlens_q=cu,
-            seq_lens=(starts + counts).int(),
-            block_tables=self.block_tables[slots, :widest],
-            slot_mapping=blocks * self.block_size + positions % self.block_size,
-        )
+    def rows(self, plan: StepPlan, count: int) -> StepRows:
+        """The plan's rows on the device, padded with empty ones to `count`, always in the same memory."""
+        used = len(plan.slots)
+        packed = np.zeros(4 * count + 1, dtype=np.int32)
+        packed[:used] = plan.slots
+        packed[count : count + used] = plan.starts
+        ends = np.cumsum(plan.counts)
+        packed[2 * count + 1 : 2 * count + 1 + used] = ends
+        packed[2 * count + 1 + used : 3 * count + 1] = ends[-1]
+        packed[3 * count + 1 : 3 * count + 1 + used] = plan.sample
+        self._upload(packed, self._rows[: 4 * count + 1])
+        return self.row_views(count)
 
-    def write_sampled(self, slots: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -> None:
-        """tokens[slot, position] = token, for [S] sampled rows."""
-        self.tokens[slots, positions] = tokens.int()
+    def row_views(self, count: int) -> StepRows:
+        r = self._rows
+        return StepRows(r[:count], r[count : 2 * count], r[2 * count : 3 * count + 1], r[3 * count + 1 : 4 * count + 1])
 
-    def _start(self, s: SlotStart) -> None:
-        p = s.params
-        self.tokens[s.slot, : len(s.tokens)] = torch.from_numpy(s.tokens)
-        self.temperature[s.slot], self.top_k[s.slot], self.top_p[s.slot] = p.temperature, p.top_k, p.top_p
-        self.min_p[s.slot], self.seeds[s.slot] = p.min_p, s.seed
-        self.params[s.slot], self.prompt_lens[s.slot] = p, s.prompt_len
-        self.stop_ids[s.slot], self.adapters[s.slot] = s.stop_ids, s.adapter
+    def prepare(self, rows: StepRows, shape: StepShape, longest: int) -> StepTensors:
+        """Derive a step's inputs; `longest`: the most tokens of a sequence, or the limit under a graph."""
+        b, width = self._buffers, -(-longest // self.block_size)
+        t, r = shape.tokens, shape.rows
+        out = StepTensors(
+            b.input_ids[:t], b.positions[:t], b.slot_mapping[:t], b.seq_lens[:r], b.block_tables[:r, :width],
+            b.last[:r], b.lengths[:r], b.write_at[:r],
+        )  # fmt: skip
+        prepare_step(rows, self.tokens, self.block_tables, self.block_size, out)
+        return out
+
+    def write_sampled(self, write_at: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Put drawn tokens [R] behind their sequences (prepare_step says where; unused rows go nowhere)."""
+        self.tokens.view(-1).scatter_(0, write_at, tokens.int())
+
+    def _allocate(self, tokens: int, rows: int) -> StepTensors:
+        def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype, device=self.device)
+
+        wide, narrow = torch.int64, torch.int32
+        return StepTensors(
+            zeros((tokens,), wide), zeros((tokens,), wide), zeros((tokens,), wide), zeros((rows,), narrow),
+            zeros((rows, self.table_width), narrow), zeros((rows,), wide), zeros((rows,), wide), zeros((rows,), wide),
+        )  # fmt: skip
+
+    def _start(self, new: list[SlotStart]) -> None:
+        for s in new:
+            self._upload(s.tokens, self.tokens[s.slot, : len(s.tokens)])
+            self.params[s.slot], self.prompt_lens[s.slot] = s.params, s.prompt_len
+            self.stop_ids[s.slot], self.adapters[s.slot] = s.stop_ids, s.adapter
+        # one copy: slots | top_k | shares as bits | seeds as pairs of words
+        slots = np.array([s.slot for s in new], dtype=np.int32)
+        top_k = np.array([min(s.params.top_k, 2**31 - 1) for s in new], dtype=np.int32)
+        shares = np.array([(s.params.temperature, s.params.top_p, s.params.min_p) for s in new], dtype=np.float32)
+        seeds = np.array([s.seed for s in new], dtype=np.int64)
+        n = len(new)
+        words = [slots, top_k, shares.view(np.int32).reshape(-1), seeds.view(np.int32)]
+        # int64 views need an even offset
+        packed = np.concatenate([words[3], words[0], words[1], words[2]])
+        on_device = self._upload(packed)
+        index = on_device[2 * n : 3 * n].long()
+        self.seeds[index] = on_device[: 2 * n].view(torch.int64)
+        self.top_k[index] = on_device[3 * n : 4 * n]
+        self.shares[index] = on_device[4 * n :].view(torch.float32).view(n, 3)

@@ -116,6 +116,7 @@ class Executor:
             for worker in self.workers:
                 worker.send('allocate_cache', blocks)
             self.runner.allocate_cache(blocks)
+            self.runner.capture()
             for worker in self.workers:
                 worker.reply()
         except BaseException:

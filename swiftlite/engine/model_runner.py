@@ -6,14 +6,17 @@ from typing import Protocol
 
 import torch
 
+from swiftlite_kernels.step import StepRows, StepTensors
+
 from ..errors import SwiftliteError
 from ..layers.context import StepContext, step_context
-from ..layers.lora import PAGE
+from ..layers.lora import PAGE, LoRABatch
 from ..layers.parallel import TPGroup
 from ..models.decoder import Decoder
 from ..models.loader import fill_dummy, load_weights
-from .batch import BatchState
+from .batch import BatchState, StepShape
 from .config import EngineConfig, ModelConfig, cpu_cache_bytes, resolve_device
+from .cuda_graph import StepGraphs
 from .lora import LoRAManager
 from .outputs import TokenLogprobs
 from .plan import StepPlan, StepResult
@@ -31,16 +34,15 @@ class StepFuture(Protocol):
 class DeviceResult:
     """Sampled tokens on their way to the host; `done` never waits, `result` does."""
 
-    def __init__(self, step: int, tokens: torch.Tensor, logprobs: list[TokenLogprobs] | None):
-        self._step, self._logprobs = step, logprobs
+    def __init__(self, plan: StepPlan, tokens: torch.Tensor, logprobs: list[TokenLogprobs] | None):
+        self._plan, self._logprobs = plan, logprobs
         self._event: torch.cuda.Event | None = None
+        self._tokens = tokens
         if tokens.is_cuda:
             self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
             self._tokens.copy_(tokens, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
-        else:
-            self._tokens = tokens
 
     def done(self) -> bool:
         return self._event is None or self._event.query()
@@ -48,7 +50,8 @@ class DeviceResult:
     def result(self) -> StepResult:
         if self._event is not None:
             self._event.synchronize()
-        return StepResult(self._step, self._tokens.tolist(), self._logprobs)
+        tokens = self._tokens.numpy()[: len(self._plan.slots)][self._plan.sample].tolist()
+        return StepResult(self._plan.step, tokens, self._logprobs)
 
 
 class ModelRunner:
@@ -67,8 +70,13 @@ class ModelRunner:
         self.lora: LoRAManager | None = None
         if config.enable_lora:
             self.lora = LoRAManager(self.model, num_pages(config), model.dtype, self.device)
-        self.state = BatchState(model.max_num_seqs, model.max_model_len, config.block_size, self.device)
+        depth = config.lookahead if config.lookahead is not None else 1
+        rows = model.max_num_seqs
+        self.state = BatchState(
+            rows, model.max_model_len, model.max_num_batched_tokens, config.block_size, depth, self.device
+        )
         self.sampler = Sampler(self.state)
+        self.graphs: StepGraphs | None = None
         self.num_blocks = 0
 
     def fit_blocks(self) -> int:
@@ -107,6 +115,17 @@ class ModelRunner:
             a.value_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
 
     @torch.inference_mode()
+    def capture(self) -> None:
+        """Capture graphs on a GPU, unless enforce_eager."""
+        if self.device.startswith('cuda') and not self.config.enforce_eager:
+            limit = self.model_config.max_model_len
+            graphs = StepGraphs(self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens)
+            graphs.capture(
+                lambda shape: self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, None)
+            )
+            self.graphs = graphs
+
+    @torch.inference_mode()
     def submit(self, plan: StepPlan) -> StepFuture:
         """Queue one step."""
         self.state.update(plan)
@@ -115,28 +134,35 @@ class ModelRunner:
             for load in plan.adapters:
                 self.lora.load(load)
             lora = self.lora.batch(plan, [self.state.adapters[s] for s in plan.slots.tolist()])
-        inputs = self.state.inputs(plan)
-        context = StepContext(
-            inputs.cu_seqlens_q,
-            inputs.seq_lens,
-            inputs.block_tables,
-            inputs.slot_mapping,
-            int(plan.counts.max()),
-            int((plan.starts + plan.counts).max()),
-            lora,
-        )
-        with step_context(context):
-            hidden = self.model(inputs.input_ids, inputs.positions)
+        shape = self.graphs.shape(plan) if self.graphs is not None and lora is None else None
+        if shape is not None:
+            assert self.graphs is not None
+            rows = self.state.rows(plan, shape.rows)
+            step, logits = self.graphs.replay(shape)
+        else:
+            shape = StepShape(plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots))
+            rows = self.state.rows(plan, shape.rows)
+            longest = int((plan.starts + plan.counts).max())
+            step, logits = self._forward(shape, rows, int(plan.counts.max()), longest, lora)
         if not plan.sample.any():  # prefill chunks only
-            return DeviceResult(plan.step, inputs.slots[:0], None)
-        picked = torch.from_numpy(plan.sample).to(self.device)
-        last = (inputs.cu_seqlens_q[1:].long() - 1)[picked]
-        logits = self.model.logits(hidden[last])
-        lengths = (plan.starts + plan.counts)[plan.sample]
-        tokens, logprobs = self.sampler(logits, plan.slots[plan.sample], lengths, plan.num_logprobs)
+            return DeviceResult(plan, step.last, None)
+        tokens, logprobs = self.sampler(logits, plan, rows, step)
         tokens = self.tp.broadcast(tokens)
-        self.state.write_sampled(inputs.slots[picked], torch.from_numpy(lengths).to(self.device).long(), tokens)
-        return DeviceResult(plan.step, tokens, logprobs)
+        self.state.write_sampled(step.write_at, tokens)
+        return DeviceResult(plan, tokens, logprobs)
+
+    def _forward(
+        self, shape: StepShape, rows: StepRows, max_query_len: int, longest: int, lora: LoRABatch | None
+    ) -> tuple[StepTensors, torch.Tensor]:
+        """Inputs of the step and every row's logits [R, V] after its last token."""
+        step = self.state.prepare(rows, shape, longest)
+        context = StepContext(
+            rows.cu_seqlens, step.seq_lens, step.block_tables, step.slot_mapping, max_query_len if shape.mixed else 1,
+            longest, lora,
+        )  # fmt: skip
+        with step_context(context):
+            hidden = self.model(step.input_ids, step.positions)
+        return step, self.model.logits(hidden[step.last])
 
     def _activation_bytes(self) -> int:
         """What one step may need beside weights and cache."""

@@ -2,57 +2,63 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from swiftlite_kernels.sampling import sample
+from swiftlite_kernels.step import StepRows, StepTensors
 
 from .batch import BatchState
 from .outputs import TokenLogprobs
+from .plan import StepPlan
 
 
 class Sampler:
-    """Chooses a token for each sampled row; no row's choice depends on another row."""
+    """Chooses a token for every row; no row's choice depends on another row."""
 
     def __init__(self, state: BatchState):
         self.state = state
 
     def __call__(
-        self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray, num_logprobs: int
+        self, logits: torch.Tensor, plan: StepPlan, rows: StepRows, step: StepTensors
     ) -> tuple[torch.Tensor, list[TokenLogprobs] | None]:
-        """logits [S, V] fp32 (changed in place); slots [S]; lengths [S]: tokens before the one to draw. → [S] int64."""
-        raw = torch.log_softmax(logits, dim=-1) if num_logprobs >= 0 else None
-        self._process(logits, slots, lengths)
-        state = self.state
-        if all(state.params[s].greedy for s in slots):
-            tokens = logits.argmax(dim=-1)
+        """logits [R, V] → tokens [R] int64 (rows that are not sampled: anything), logprobs of the sampled rows."""
+        used = [self.state.params[slot] for slot in plan.slots.tolist()]
+        raw = logits if plan.num_logprobs >= 0 else None
+        if any(p.has_penalties or p.logit_bias or p.min_tokens for p in used):
+            logits = self._process(logits.float().clone(), plan)
+        if all(p.greedy for p in used):
+            tokens = sample(logits, None, None, None, None, None, None)
         else:
-            index = torch.from_numpy(slots).to(logits.device).long()
-            positions = torch.from_numpy(lengths).to(logits.device).long()
+            slots = rows.slots.long()
+            shares = self.state.shares[slots]
             tokens = sample(
                 logits,
-                state.temperature[index],
-                state.top_k[index],
-                state.top_p[index],
-                state.min_p[index],
-                state.seeds[index],
-                positions,
+                shares[:, 0].contiguous(),
+                self.state.top_k[slots] if any(p.top_k for p in used) else None,
+                shares[:, 1].contiguous() if any(p.top_p < 1 for p in used) else None,
+                shares[:, 2].contiguous() if any(p.min_p for p in used) else None,
+                self.state.seeds[slots],
+                step.lengths,
             )
-        return tokens, None if raw is None else _logprobs(raw, tokens, num_logprobs)
+        if raw is None:
+            return tokens, None
+        picked = torch.from_numpy(plan.sample.nonzero()[0]).to(logits.device)
+        return tokens, _logprobs(raw[picked], tokens[picked], plan.num_logprobs)
 
-    def _process(self, logits: torch.Tensor, slots: np.ndarray, lengths: np.ndarray) -> None:
+    def _process(self, logits: torch.Tensor, plan: StepPlan) -> torch.Tensor:
         state = self.state
-        for row, (slot, length) in enumerate(zip(slots.tolist(), lengths.tolist(), strict=False)):
+        lengths = (plan.starts + plan.counts).tolist()
+        for row, (slot, length) in enumerate(zip(plan.slots.tolist(), lengths, strict=True)):
             params = state.params[slot]
             if params.has_penalties:
                 self._penalize(logits[row], state.tokens[slot, :length].long(), state.prompt_lens[slot], slot)
             if params.logit_bias:
                 ids = torch.tensor(list(params.logit_bias), device=logits.device)
-                logits[row, ids] += torch.tensor(
-                    list(params.logit_bias.values()), dtype=logits.dtype, device=logits.device
-                )
+                bias = torch.tensor(list(params.logit_bias.values()), dtype=logits.dtype, device=logits.device)
+                logits[row, ids] += bias
             if length - state.prompt_lens[slot] < params.min_tokens:
                 logits[row, list(state.stop_ids[slot])] = float('-inf')
+        return logits
 
     def _penalize(self, row: torch.Tensor, tokens: torch.Tensor, prompt_len: int, slot: int) -> None:
         """row [V]; repetition (CTRL, arXiv 1909.05858) counts the prompt, presence and frequency do not."""
@@ -66,11 +72,12 @@ class Sampler:
             row[seen] -= params.presence_penalty + params.frequency_penalty * counts
 
 
-def _logprobs(raw: torch.Tensor, tokens: torch.Tensor, k: int) -> list[TokenLogprobs]:
+def _logprobs(logits: torch.Tensor, tokens: torch.Tensor, k: int) -> list[TokenLogprobs]:
+    raw = torch.log_softmax(logits.float(), dim=-1)
     chosen = raw.gather(1, tokens.unsqueeze(1))
     ranks = (raw > chosen).sum(dim=1) + 1
     values, ids = raw.topk(max(k, 1), dim=-1)
     return [
         TokenLogprobs(c, r, i[:k], v[:k])
-        for c, r, i, v in zip(chosen[:, 0].tolist(), ranks.tolist(), ids.tolist(), values.tolist(), strict=False)
+        for c, r, i, v in zip(chosen[:, 0].tolist(), ranks.tolist(), ids.tolist(), values.tolist(), strict=True)
     ]

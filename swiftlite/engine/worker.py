@@ -41,7 +41,8 @@ def _call(runner: ModelRunner, command: str, args: list) -> object:
     if command == 'fit_blocks':
         return runner.fit_blocks()
     if command == 'allocate_cache':
-        return runner.allocate_cache(*args)
+        runner.allocate_cache(*args)
+        return runner.capture()
     assert command == 'register_adapter' and runner.lora is not None
     return runner.lora.register(*args)
 

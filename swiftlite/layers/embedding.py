@@ -32,9 +32,9 @@ class VocabEmbedding(nn.Module):
         return self.tp.all_reduce(out)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden [R, hidden] → logits [R, vocab] in fp32, the same on every rank."""
+        """hidden [R, hidden] → logits [R, vocab] in the model's dtype, the same on every rank."""
         out = F.linear(hidden, self.weight)
-        return self.tp.all_gather_last(out)[:, : self.vocab_size].float()
+        return self.tp.all_gather_last(out)[:, : self.vocab_size]
 
     def targets(self) -> dict[str, Target]:
         return {f'{self.name}.weight': Target((self.vocab_size, self.weight.shape[1]), self._load)}

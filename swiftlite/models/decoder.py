@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         return self.norm.add_norm(x, residual)[0]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden [R, hidden] → [R, vocab] fp32."""
+        """hidden [R, hidden] → [R, vocab]."""
         return self.head.logits(hidden)
 
     def linears(self) -> Iterator[Linear]:
