@@ -227,7 +227,7 @@ def write_adapter(path: str | Path, adapter: Adapter, mapping: Mapping | None = 
     settings['r'], settings['rank_pattern'] = _defaults(ranks)
     settings['lora_alpha'], settings['alpha_pattern'] = _defaults(alphas)
     if mapping is not None or not settings.get('target_modules'):
-        settings['target_modules'] = sorted({'.'.join(name.split('.')[-2:]) for name in modules})
+        settings['target_modules'] = sorted(modules)
     tensors = {}
     for name, weights in modules.items():
         tensors[f'{_PREFIX}{name}.lora_A.weight'] = weights.a.contiguous().clone()

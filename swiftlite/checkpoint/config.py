@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from swiftlite.checkpoint.mappings import Mapping, mapping_of
 from swiftlite.errors import SwiftliteError
@@ -93,7 +94,7 @@ def normalise(config: dict, path: str | Path = '') -> dict:
 def _map(raw: dict, mapping: Mapping, path: str | Path) -> dict:
     config: dict = {'architectures': [mapping.native], 'model_type': mapping.native_type}
     for key in mapping.keys:
-        value = next((raw[source] for source in key.sources if raw.get(source) is not None), key.default)
+        value: Any = next((raw[source] for source in key.sources if raw.get(source) is not None), key.default)
         if value is None and key.native != 'head_dim':
             raise SwiftliteError(f'config.json of {path} has none of the keys {", ".join(key.sources)}')
         if value is not None:

@@ -6,6 +6,7 @@ index. The same rules read base weights (`weight`, `bias`) and LoRA weights (`lo
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Key:
     native: str
     sources: tuple[str, ...]  # upstream config keys, first present wins
     divide: int = 1
-    default: object = None
+    default: Any = None
 
 
 @dataclass(frozen=True)

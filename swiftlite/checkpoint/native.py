@@ -99,7 +99,8 @@ def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shar
 
 def _shards(tensors: Iterable[tuple[str, torch.Tensor]], limit: int) -> Iterator[dict[str, torch.Tensor]]:
     shard: dict[str, torch.Tensor] = {}
-    size, storages = 0, set()
+    size = 0
+    storages: set[int] = set()
     for name, tensor in tensors:
         if shard and size + tensor.numel() * tensor.element_size() > limit:
             yield shard

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,7 +52,7 @@ def iter_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
                     yield name, reader.get_tensor(name)
         else:
             yield from torch.load(file, map_location='cpu', weights_only=True, mmap=True).items()
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
         raise SwiftliteError(f'{file} is damaged or not a weight file: {str(error).splitlines()[0]}') from error
 
 

@@ -104,7 +104,7 @@ def tiktoken_bpe(file: Path, pattern: str, special: tuple[str, ...]) -> 'Tokeniz
             raise SwiftliteError(f'{file}, line {number}: a base64 token and its rank are expected') from error
     letters = _byte_letters()
     text = {token: ''.join(map(letters.__getitem__, token)) for token in ranks}
-    merges = []
+    merges: list[tuple[str, str]] = []
     for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
         splits = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in ranks and token[i:] in ranks]
         merges.extend((text[a], text[b]) for a, b in sorted(splits, key=lambda pair: (ranks[pair[0]], ranks[pair[1]])))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from swiftlite.args.sft import SftArgs
 from swiftlite.errors import SwiftliteError
 
 ARGS_FILE = 'sft_args.json'
@@ -34,10 +35,9 @@ def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
     return parent
 
 
-def args_record(args: Any, resolved: dict[str, Any]) -> dict[str, Any]:
+def args_record(args: SftArgs, resolved: dict[str, Any]) -> dict[str, Any]:
     """What sft_args.json holds: every field of the arguments, with what AUTO values came out as."""
-    given = dataclasses.asdict(args) if dataclasses.is_dataclass(args) else dict(vars(args))
-    return {name: value for name, value in {**given, **resolved}.items() if _is_json(value)}
+    return {**dataclasses.asdict(args), **resolved}
 
 
 def write_args(folder: Path, record: dict[str, Any]) -> None:
@@ -50,11 +50,3 @@ def next_commands(checkpoint: str, lora: bool) -> list[str]:
     if lora:
         lines.append(f'swiftlite export --ckpt_dir {checkpoint} --merge_lora true')
     return [*lines, f'swiftlite deploy --ckpt_dir {checkpoint}']
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True

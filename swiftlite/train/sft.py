@@ -190,7 +190,7 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     last = folder / f'checkpoint-{state.global_step}'
     best = state.best_model_checkpoint
     best = best if best and Path(best).is_dir() else None
-    metrics = next((entry for entry in reversed(state.log_history) if 'train_runtime' in entry), {})
+    metrics: dict[str, Any] = next((entry for entry in reversed(state.log_history) if 'train_runtime' in entry), {})
     summary = {
         'train_loss': metrics.get('train_loss'),
         'train_runtime': metrics.get('train_runtime'),
