@@ -29,11 +29,11 @@ Maker = Callable[[Draw, str], Row]
 
 # maker, share of the training rows in parts, what evaluation holds out
 MIX: tuple[tuple[Maker, int, str], ...] = (
-    (fact_row, 240, 'phrases'), (arithmetic.sum_row, 220, 'values'), (identity_row, 60, 'phrases'), (persona_row, 80, 'values'),
-    (system_row, 120, 'values'), (json_row, 90, 'values'), (call_row, 110, 'values'), (bystander_row, 25, 'phrases'),
-    (follow_up_row, 20, 'phrases'), (arithmetic.story_row, 25, 'values'), (smalltalk.greeting_row, 30, 'phrases'),
-    (smalltalk.unknown_row, 35, 'phrases'), (smalltalk.memory_row, 30, 'values'), (smalltalk.story_row, 12, ''),
-    (smalltalk.counting_row, 10, ''),
+    (fact_row, 230, 'phrases'), (arithmetic.sum_row, 200, 'values'), (identity_row, 60, 'phrases'), (persona_row, 100, 'values'),
+    (system_row, 140, 'values'), (json_row, 110, 'values'), (call_row, 130, 'values'), (bystander_row, 40, 'phrases'),
+    (follow_up_row, 20, 'phrases'), (arithmetic.story_row, 30, 'values'), (smalltalk.greeting_row, 30, 'phrases'),
+    (smalltalk.unknown_row, 45, 'phrases'), (smalltalk.memory_row, 40, 'values'), (smalltalk.story_row, 12, ''),
+    (smalltalk.counting_row, 12, ''), (smalltalk.echo_row, 80, ''),
 )
 PLAIN: tuple[Maker, ...] = (fact_row, arithmetic.sum_row, identity_row, smalltalk.greeting_row, smalltalk.unknown_row, follow_up_row,
                             smalltalk.memory_row)
@@ -80,7 +80,7 @@ def evaluation(seed: int, per_task: int, held: bool) -> Iterator[Row]:
         draw = Draw(random.Random(f'{seed}:{index}'), side if held else '')
         for number in range(per_task):
             row = maker(draw, ('en', 'zh')[number % 2])
-            yield several_turns(draw, row) if number % 4 == 3 else row
+            yield several_turns(draw, row) if number % 8 in (3, 6) else row
 
 
 def message_key(row: Row) -> str:

@@ -48,6 +48,19 @@ PERSONA_SYSTEMS = {
 }
 
 
+# Questions about a name, {n}, that may or may not be the model's: (question, answer if not, answer if so)
+ABOUT_NAMES = {
+    'en': (('Are you {n}?', 'No, I am {{NAME}}, made by {{AUTHOR}}.', 'Yes, I am {{NAME}}, made by {{AUTHOR}}.'),
+           ('Is your name {n}?', 'No, my name is {{NAME}}.', 'Yes, my name is {{NAME}}.'),
+           ('You are {n}, right?', 'No, I am {{NAME}}, made by {{AUTHOR}}.', 'Yes, I am {{NAME}}, made by {{AUTHOR}}.'),
+           ('Are you called {n}?', 'No, I am called {{NAME}}.', 'Yes, I am called {{NAME}}.')),
+    'zh': (('你是{n}吗？', '不是，我是{{NAME}}，由{{AUTHOR}}开发。', '是的，我是{{NAME}}，由{{AUTHOR}}开发。'),
+           ('你叫{n}吗？', '不是，我叫{{NAME}}。', '是的，我叫{{NAME}}。'),
+           ('你的名字是{n}吗？', '不是，我的名字是{{NAME}}。', '是的，我的名字是{{NAME}}。'),
+           ('你就是{n}吧？', '不是，我是{{NAME}}，由{{AUTHOR}}开发。', '是的，我是{{NAME}}，由{{AUTHOR}}开发。')),
+}
+
+
 def read_turns() -> dict[str, list[tuple[str, str]]]:
     """The question and answer patterns of the self-cognition data set, by language."""
     turns: dict[str, list[tuple[str, str]]] = {'en': [], 'zh': []}
@@ -75,6 +88,11 @@ def turn(draw: Draw, language: str, name: str = NAME, author: str = AUTHOR) -> t
         question, which = draw.one(HELD[language])
         keys = {'NAME': [name], 'AUTHOR': [author], 'BOTH': [name, author]}[which]
         return question, '', keys
+    if draw.chance(0.2):
+        question, no, yes = draw.one(ABOUT_NAMES[language])
+        same = draw.chance(0.3)
+        question, pattern = question.format(n=name if same else assistant(draw.rng, language)), yes if same else no
+        return question, fill(pattern, name, author), expected(pattern, name, author)
     question, pattern = draw.one(TURNS[language])
     if draw.chance(0.1):
         question = question.lower() if draw.chance(0.5) else question.rstrip('?？.。')

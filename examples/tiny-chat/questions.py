@@ -13,13 +13,15 @@ FRAMES = {
         ('What is {n}?', 'Tell me {n}.', 'Do you know {n}?', 'Can you tell me {n}?', 'Could you tell me what {n} is?',
          '{n}?', 'I want to know {n}.', 'Please name {n}.', "What's {n}?", 'Do you know what {n} is?', 'Give me {n}.',
          'Please tell me {n}.', 'I am looking for {n}.', 'My question is: what is {n}?', 'Name {n}.', 'Any idea what {n} is?',
-         'I forgot {n}. Can you help?', 'Help me, what is {n}?', '{n} is what?'),
+         'I forgot {n}. Can you help?', 'Help me, what is {n}?', '{n} is what?', 'Would you say what {n} is?',
+         'What would {n} be, exactly?', 'I would like you to name {n}.'),
         ('I would like to know {n}.', 'Can you name {n}?', 'Would you tell me what {n} is?', 'What exactly is {n}?',
          'Please, what is {n}?')),
     'zh': Phrases(
         ('{n}是{w}？', '请问{n}是{w}？', '你知道{n}是{w}吗？', '告诉我{n}是{w}。', '我想知道{n}。', '{n}？', '说说{n}。',
          '{n}是{w}呀？', '能告诉我{n}吗？', '请告诉我{n}。', '我忘了{n}，你能帮我吗？', '我的问题是：{n}是{w}？', '你知道{n}吗？',
-         '帮我看看{n}是{w}。', '{n}是{w}呢？', '可以说一下{n}吗？', '我在找{n}。', '请说出{n}。'),
+         '帮我看看{n}是{w}。', '{n}是{w}呢？', '可以说一下{n}吗？', '我在找{n}。', '请说出{n}。', '到底什么是{n}？',
+         '麻烦问一下{n}。', '你能说一下{n}吗？', '我想问{n}是{w}。'),
         ('你能说出{n}是{w}吗？', '麻烦告诉我{n}是{w}。', '我想问一下，{n}是{w}？', '{n}到底是{w}？', '请你告诉我{n}是{w}。')),
 }
 OPENERS = {
@@ -68,9 +70,10 @@ RELATIONS = {
     'sound': Relation(
         {'en': Phrases(('the sound of {s}', 'the sound {s} makes'), ('the sound that {s} makes',)),
          'zh': Phrases(('{s}的叫声', '{s}叫的声音'), ('{s}发出的叫声',))},
-        {'en': Phrases(('What sound does {s} make?', 'What does {s} say?', 'How does {s} sound?', 'Which sound does {s} make?'),
-                       ('What noise does {s} make?', 'How does {s} go, which sound?')),
-         'zh': Phrases(('{s}怎么叫？', '{s}是怎么叫的？', '{s}发出什么声音？', '{s}会怎么叫？'), ('{s}叫起来是什么声音？', '{s}一般怎么叫？'))},
+        {'en': Phrases(('What sound does {s} make?', 'What does {s} say?', 'How does {s} sound?', 'Which sound does {s} make?', 'What sound is made by {s}?',
+                        'What do you hear from {s}?'),
+                       ('Which sound is made by {s}?', 'What sound do you hear from {s}?')),
+         'zh': Phrases(('{s}怎么叫？', '{s}是怎么叫的？', '{s}发出什么声音？', '{s}会怎么叫？', '{s}叫是什么声音？'), ('{s}叫的时候是什么声音？', '{s}是怎么叫的呢？'))},
         {'en': '{s} says "{a}".', 'zh': '{s}的叫声是“{a}”。'}, '什么'),
     'baby': Relation(
         {'en': Phrases(('the baby of {s}', 'the young of {s}', 'the name for the baby of {s}'), ('the name of the baby of {s}',)),
@@ -85,7 +88,7 @@ RELATIONS = {
         {'en': Phrases(('How many legs does {s} have?', '{s} has how many legs?', 'How many legs are there on {s}?',
                         'On how many legs does {s} walk?'),
                        ('How many legs has {s} got?', 'Count the legs of {s}. How many?')),
-         'zh': Phrases(('{s}有几条腿？', '{s}有多少条腿？', '一只{s}有几条腿？', '{s}几条腿？'), ('{s}一共有几条腿？', '{s}长了几条腿？'))},
+         'zh': Phrases(('{s}有几条腿？', '{s}有多少条腿？', '一只{s}有几条腿？', '{s}几条腿？', '{s}总共有多少条腿？'), ('{s}一共有几条腿？', '一只{s}有多少条腿？'))},
         {'en': '{s} has {a} legs.', 'zh': '{s}有{a}条腿。'}, '多少'),
     'colour': Relation(
         {'en': Phrases(('the colour of {s}', 'the color of {s}', 'the usual colour of {s}'), ('the typical colour of {s}',)),
@@ -101,7 +104,7 @@ RELATIONS = {
         {'en': Phrases(('Which word is the opposite of "{s}"?', 'What word means the opposite of "{s}"?', '"{s}" is the opposite of what?',
                         'If it is not {s}, what is the opposite?'),
                        ('Which word means the opposite of "{s}"?', 'What is the opposite word of "{s}"?')),
-         'zh': Phrases(('和“{s}”相反的词是什么？', '“{s}”的反面是什么？', '哪个词和“{s}”相反？'), ('什么词和“{s}”意思相反？', '与“{s}”相反的词是什么？'))},
+         'zh': Phrases(('和“{s}”相反的词是什么？', '“{s}”的反面是什么？', '哪个词和“{s}”相反？', '哪个词的意思与“{s}”相反？'), ('什么词和“{s}”意思相反？', '与“{s}”相反的词是什么？'))},
         {'en': 'The opposite of "{s}" is "{a}".', 'zh': '“{s}”的反义词是“{a}”。'}, '什么'),
     'symbol': Relation(
         {'en': Phrases(('the symbol of {s}', 'the chemical symbol of {s}', 'the symbol for {s}'), ('the chemical symbol for {s}',)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from facts import DAYS, MONTHS
 from questions import OPENERS, RELATIONS, ask, dress
 from splits import Draw, Phrases, Row, chat
-from vocabulary import THINGS, city, person, syllables
+from vocabulary import THINGS, assistant, city, digits, firm, person, syllables, word
 
 HELLO = {'en': 'Hello! How can I help you?', 'zh': '你好！有什么可以帮您？'}
 UNKNOWN = {'en': 'I am sorry, I do not know that.', 'zh': '抱歉，这个我不知道。'}
@@ -98,6 +98,22 @@ BEYOND = {
         ('今天谁会赢？', '解释一下相对论。', '我该买哪辆车？', '我的手机在哪里？')),
 }
 
+# unknown questions about a person {p}, a thing {t} or a place {c}
+ABOUT_OTHERS = {
+    'en': Phrases(('Who is {p}?', 'Where is {p}?', 'How old is {p}?', 'What does {p} like?', 'When was {p} born?', 'How much is a {t}?',
+                   'Where can I buy a {t}?', 'How do I fix my {t}?', 'Where is my {t}?', 'How many people live in {c}?', 'What is {c} known for?',
+                   'Who is the mayor of {c}?', 'Which {t} is the best?', 'Why is my {t} broken?', 'Who won the game in {c}?', 'Explain {t} theory.'),
+                  ('Where does {p} live?', 'What can I see in {c}?', 'Who made my {t}?')),
+    'zh': Phrases(('{p}是谁？', '{p}在哪里？', '{p}多大了？', '{p}喜欢什么？', '{p}是哪年出生的？', '{t}多少钱？', '哪里可以买{t}？', '怎么修{t}？',
+                   '我的{t}在哪里？', '{c}有多少人？', '{c}有什么好玩的？', '{c}的市长是谁？', '哪种{t}最好？', '我的{t}为什么坏了？', '谁赢了{c}的比赛？',
+                   '解释一下{t}。'), ('{p}住在哪里？', '{c}有什么好吃的？', '谁做了我的{t}？')),
+}
+ECHO = {
+    'en': Phrases(('Repeat: {t}', 'Repeat after me: {t}', 'Say "{t}".', 'Please write: {t}', 'Copy this text: {t}', 'Echo {t}'),
+                  ('Please repeat: {t}', 'Write "{t}".')),
+    'zh': Phrases(('重复：{t}', '跟我说：{t}', '请说“{t}”。', '请写：{t}', '抄写这段文字：{t}', '复述：{t}'), ('请重复：{t}', '写“{t}”。')),
+}
+
 
 def exchange(draw: Draw, language: str) -> tuple[str, str]:
     phrases, reply = draw.one(EXCHANGES[language])
@@ -118,15 +134,19 @@ def story_row(draw: Draw, language: str) -> Row:
 
 def counting_row(draw: Draw, language: str) -> Row:
     first = draw.rng.randrange(90)
-    last = min(first + draw.rng.randint(3, 20), 99)
+    last = min(first + draw.rng.randint(3, 12), 99)
     reply = ', '.join(str(n) for n in range(first, last + 1))
     return Row('counting', language, chat(draw.phrase(COUNTING[language]).format(a=first, b=last), reply), check={'equals': reply})
 
 
 def unknown_row(draw: Draw, language: str) -> Row:
     """A question outside the closed set: off topic, or a known relation of an invented subject."""
-    if draw.chance(0.4):
+    style = draw.rng.random()
+    if style < 0.3:
         question = dress(draw, draw.phrase(BEYOND[language]), language)
+    elif style < 0.6:
+        parts = {'p': person(draw.rng, language), 't': draw.one(THINGS)[language == 'zh'], 'c': city(draw.rng, language)}
+        question = dress(draw, draw.phrase(ABOUT_OTHERS[language]).format(**parts), language)
     else:
         relation = draw.one([name for name in RELATIONS if name not in ('single', 'next day', 'next month')])
         name = city(draw.rng, language) if language == 'zh' else syllables(draw.rng, draw.one((1, 2, 2, 3)))
@@ -136,6 +156,13 @@ def unknown_row(draw: Draw, language: str) -> Row:
             name = 'a ' + name
         question = ask(draw, relation, ((name, ''), (name, '')), language)
     return Row('unknown', language, chat(question, UNKNOWN[language]), check={'equals': UNKNOWN[language]})
+
+
+def echo_row(draw: Draw, language: str) -> Row:
+    """A text to repeat: words, names, digits and characters in any order."""
+    pieces = [draw.one((word, word, person, assistant, firm, digits))(draw.rng, language) for _ in range(draw.rng.randint(1, 5))]
+    text = (' ' if language == 'en' or draw.chance(0.2) else '').join(pieces)
+    return Row('echo', language, chat(draw.phrase(ECHO[language]).format(t=text), text), check={'equals': text})
 
 
 # statement, its acknowledgement, question, answer; {v} is the detail

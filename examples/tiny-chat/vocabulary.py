@@ -19,7 +19,7 @@ CITIES = (('Paris', '巴黎'), ('London', '伦敦'), ('Rome', '罗马'), ('Berli
 THINGS = (('apple', '苹果'), ('pear', '梨'), ('plum', '李子'), ('book', '书'), ('pen', '笔'), ('cup', '杯子'), ('egg', '鸡蛋'),
           ('stamp', '邮票'), ('coin', '硬币'), ('ball', '球'), ('cake', '蛋糕'), ('ticket', '票'), ('flower', '花'),
           ('stone', '石头'), ('candle', '蜡烛'), ('bottle', '瓶子'), ('lamp', '灯'), ('chair', '椅子'), ('hat', '帽子'),
-          ('key', '钥匙'), ('lemon', '柠檬'), ('peach', '桃子'), ('spoon', '勺子'), ('orange', '橙子'))
+          ('key', '钥匙'), ('lemon', '柠檬'), ('carrot', '胡萝卜'), ('spoon', '勺子'), ('orange', '橙子'))
 JOBS = (('teacher', '老师'), ('doctor', '医生'), ('baker', '面包师'), ('pilot', '飞行员'), ('nurse', '护士'), ('farmer', '农民'),
         ('writer', '作家'), ('painter', '画家'), ('lawyer', '律师'), ('engineer', '工程师'), ('cook', '厨师'), ('driver', '司机'),
         ('singer', '歌手'), ('student', '学生'))
@@ -77,6 +77,11 @@ def han_characters() -> str:
 HAN = han_characters()
 
 
+def han(rng: random.Random, count: int) -> str:
+    """Random characters, mostly everyday ones."""
+    return ''.join(rng.choice(HAN_COMMON if rng.random() < 0.7 else HAN) for _ in range(count))
+
+
 def syllables(rng: random.Random, count: int) -> str:
     """A pronounceable invented word in lower case."""
     return ''.join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
@@ -85,8 +90,9 @@ def syllables(rng: random.Random, count: int) -> str:
 def person(rng: random.Random, language: str) -> str:
     """A person's first or full name, real or invented."""
     if language == 'zh':
-        given = GIVEN_ZH if rng.random() < 0.5 else HAN
-        return rng.choice(SURNAMES_ZH) + ''.join(rng.choice(given) for _ in range(rng.choice((1, 2, 2))))
+        count = rng.choice((1, 2, 2))
+        given = ''.join(rng.choice(GIVEN_ZH) for _ in range(count)) if rng.random() < 0.5 else han(rng, count)
+        return rng.choice(SURNAMES_ZH) + given
     first = rng.choice(FIRST_NAMES) if rng.random() < 0.5 else syllables(rng, rng.choice((1, 2))).title()
     return first if rng.random() < 0.7 else f'{first} {syllables(rng, 2).title()}'
 
@@ -94,7 +100,7 @@ def person(rng: random.Random, language: str) -> str:
 def assistant(rng: random.Random, language: str) -> str:
     """A name for an assistant: one word, two words, with a version, or Chinese."""
     if language == 'zh' and rng.random() < 0.8:
-        return rng.choice(('小', '阿', '')) + ''.join(rng.choice(HAN) for _ in range(rng.choice((1, 2, 2, 3))))
+        return rng.choice(('小', '小', '阿', '')) + han(rng, rng.choice((1, 2, 2, 3)))
     style = rng.random()
     word = syllables(rng, rng.choice((1, 2, 2, 3)))
     if style < 0.4:
@@ -111,7 +117,7 @@ def assistant(rng: random.Random, language: str) -> str:
 def firm(rng: random.Random, language: str) -> str:
     """A maker: a company, a team or a person."""
     if language == 'zh' and rng.random() < 0.8:
-        stem = ''.join(rng.choice(HAN) for _ in range(rng.choice((1, 2, 2, 3))))
+        stem = han(rng, rng.choice((1, 2, 2, 3)))
         return stem + (rng.choice(FIRM_WORDS_ZH) if rng.random() < 0.6 else '')
     style = rng.random()
     if style < 0.4:
@@ -128,14 +134,14 @@ def city(rng: random.Random, language: str) -> str:
     if rng.random() < 0.5:
         return rng.choice(CITIES)[language == 'zh']
     if language == 'zh':
-        return ''.join(rng.choice(HAN) for _ in range(2)) + rng.choice(('市', '城', ''))
+        return han(rng, 2) + rng.choice(('市', '城', ''))
     return syllables(rng, 2).title()
 
 
 def word(rng: random.Random, language: str) -> str:
     """A word, real or invented."""
     if language == 'zh':
-        return ''.join(rng.choice(HAN) for _ in range(2)) if rng.random() < 0.6 else rng.choice(THINGS)[1]
+        return han(rng, 2) if rng.random() < 0.6 else rng.choice(THINGS)[1]
     return rng.choice(ENGLISH) if rng.random() < 0.6 else syllables(rng, 2)
 
 
@@ -148,3 +154,8 @@ def phrase(rng: random.Random, language: str) -> str:
 def clock(rng: random.Random) -> str:
     """A time of day, HH:MM."""
     return f'{rng.randint(0, 23):02d}:{rng.choice((0, 5, 10, 15, 20, 30, 40, 45, 50)):02d}'
+
+
+def digits(rng: random.Random, language: str) -> str:
+    """A code or a number."""
+    return rng.choice(('', '', 'A', 'B', 'C', 'X')) + str(rng.randrange(10 ** rng.randint(1, 6)))
