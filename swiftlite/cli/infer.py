@@ -5,6 +5,7 @@ from swiftlite.args.infer import InferArgs
 
 def main(args: InferArgs) -> int:
     """Chat, or answer a data set. Returns the exit status."""
+    from swiftlite.cli.merge_first import merge_first
     from swiftlite.infer import run
 
-    return run.run(args) or 0
+    return run.run(merge_first(args)) or 0

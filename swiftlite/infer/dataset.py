@@ -1,0 +1,108 @@
+"""Answers to a whole data set, batched by the engine, in the order of its rows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from swiftlite.data.rows import Row
+from swiftlite.data.split import read_split
+from swiftlite.engine.errors import RequestError
+from swiftlite.errors import SwiftliteError
+from swiftlite.infer.results import ResultFile, row
+from swiftlite.infer.session import Session
+
+if TYPE_CHECKING:
+    from swiftlite.args.infer import InferArgs
+
+SHOWN = 20  # up to this many rows are printed unless --verbose says otherwise
+
+
+@dataclass
+class Task:
+    """A row to answer: the turns before its last answer, which is the label."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    label: str | None
+    prompt: list[int]
+    response: str = ''
+    finished: bool = False
+
+
+def read_tasks(args: InferArgs, session: Session) -> list[Task]:
+    """The held-out rows that `args` names, encoded; prints what was left out and why.
+
+    Raises UsageError for data that is not there, SwiftliteError where no row is left.
+    """
+    _, rows, (_, drops) = read_split(args, answered=False)
+    if args.show_dataset_sample >= 0:
+        rows = rows[: args.show_dataset_sample]
+    tasks = []
+    for item in rows:
+        messages, label = split_answer(item)
+        if not messages or messages[-1]['role'] == 'assistant':
+            drops.add('there is nothing to answer', item.where)
+            continue
+        try:
+            tasks.append(Task(messages, item.tools, label, session.encode(messages, item.tools)))
+        except SwiftliteError as error:
+            reason = 'longer than the context' if isinstance(error, RequestError) else str(error)
+            drops.add(reason, item.where)
+    print(f'{len(tasks)} rows to answer, {drops.total} dropped')
+    for line in drops.lines():
+        print(f'  dropped {line}')
+    if not tasks:
+        raise SwiftliteError(
+            'no rows are left to answer: is there held-out data (--val_dataset, --dataset_test_ratio)?'
+        )
+    return tasks
+
+
+def split_answer(item: Row) -> tuple[list[dict[str, Any]], str | None]:
+    """(the turns to answer, the answer that the row gives or None)."""
+    *before, last = item.messages
+    if last['role'] != 'assistant':
+        return item.messages, None
+    return before, row([last], '', None)['query']
+
+
+def answer_dataset(args: InferArgs, session: Session, results: ResultFile) -> None:
+    """Answer every row; rows are written in their order, as soon as all before them are finished."""
+    tasks = read_tasks(args, session)
+    verbose = len(tasks) <= SHOWN if args.verbose is None else args.verbose
+    start, written, tokens = time.perf_counter(), 0, 0
+    with _progress() as bar:
+        progress = bar.add_task('answering', total=len(tasks), speed='')
+        for index, delta in session.answer([task.prompt for task in tasks]):
+            task = tasks[index]
+            task.response += delta.text
+            tokens += len(delta.token_ids)
+            if delta.finish_reason is None:
+                continue
+            task.finished = True
+            bar.update(progress, advance=1, speed=f'{tokens / (time.perf_counter() - start):.0f} tokens/s')
+            while written < len(tasks) and tasks[written].finished:
+                _finish(tasks[written], results, bar.console if verbose else None)
+                written += 1
+    seconds = time.perf_counter() - start
+    print(f'{len(tasks)} answers, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)')
+    if results.path is not None:
+        print(f'results: {results.path}')
+
+
+def _finish(task: Task, results: ResultFile, console: Console | None) -> None:
+    results.write(row(task.messages, task.response, task.label, task.tools))
+    if console is not None:
+        lines = [f'query:    {row(task.messages, "", None)["query"]}', f'response: {task.response}']
+        lines += [f'label:    {task.label}'] if task.label is not None else []
+        console.print('\n'.join(lines) + '\n', markup=False, highlight=False, soft_wrap=True)
+
+
+def _progress() -> Progress:
+    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[speed]}')]
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=False), transient=True)

@@ -1,0 +1,132 @@
+"""The terminal chat, in a real terminal."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.served import tiny_chat_checkpoint
+
+# makes the pseudo-terminal the one that Ctrl-C comes from
+LAUNCH = 'import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])'
+
+
+class Terminal:
+    """`swiftlite infer …` on a pseudo-terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        command = [sys.executable, '-c', LAUNCH, sys.executable, '-m', 'swiftlite', 'infer', *arguments]
+        env = os.environ | {'OMP_NUM_THREADS': '1', 'TERM': 'dumb'}
+        ends = {'stdin': slave, 'stdout': slave, 'stderr': slave}
+        self.process = subprocess.Popen(command, env=env, start_new_session=True, **ends)
+        os.close(slave)
+        self.screen = ''
+
+    def __enter__(self) -> 'Terminal':
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+    def send(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def until(self, pattern: str, timeout: float = 30) -> str:
+        """New output up to `pattern`, taken off the screen."""
+        deadline = time.monotonic() + timeout
+        while not (match := re.search(pattern, self.screen)):
+            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
+            assert ready, f'{pattern!r} did not come:\n{self.screen}'
+            try:
+                self.screen += os.read(self.master, 65536).decode(errors='replace').replace('\r\n', '\n')
+            except OSError:
+                raise AssertionError(f'{pattern!r} did not come before the end:\n{self.screen}') from None
+        seen, self.screen = self.screen[: match.end()], self.screen[match.end() :]
+        return seen
+
+    def end(self) -> int:
+        """The exit status, once the process has ended; what it still prints is added to the screen."""
+        while True:
+            try:
+                self.screen += os.read(self.master, 65536).decode(errors='replace').replace('\r\n', '\n')
+            except OSError:
+                return self.process.wait(30)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_chat_checkpoint(tmp_path_factory.mktemp('long'), max_position_embeddings=32768)
+
+
+def test_conversation(checkpoint: Path, tmp_path: Path) -> None:
+    """History, clear, reset-system, several lines, Ctrl-C, line editing and the file of the conversation."""
+    arguments = ['--model', str(checkpoint), '--template_type', 'tiny-chat', '--temperature', '0.9', '--top_k', '300']
+    arguments += ['--max_new_tokens', '20000', '--result_dir', str(tmp_path)]
+    with Terminal(*arguments) as terminal:
+        terminal.until('Ctrl-C stops an answer.\n<<< ')
+
+        def ask(text: str) -> None:
+            terminal.send(text)
+            terminal.until(f'{text[-2]}\n(?s:.+)')  # the line's echo, then some of the answer
+            terminal.send('\x03')  # the answers of a random model have no end
+            terminal.until(r'<<<(\[M\])? ')
+
+        ask('first\n')
+        ask('seconf\x7fd\n')
+        terminal.send('clear\n')
+        terminal.until('forgotten.\n<<< ')
+        ask('third\n')
+        terminal.send('reset-system\n')
+        terminal.until(r'<<<\[S\] ')
+        terminal.send('Be brief.\n')
+        terminal.until('new system prompt.\n<<< ')
+        ask('你好\n')
+        terminal.send('multi-line\n')
+        terminal.until(r'<<<\[M\] ')
+        ask('one\ntwo#\n')
+        terminal.send('single-line\n')
+        terminal.until('one message.\n<<< ')
+        terminal.send('\x03')
+        terminal.until('leaves.\n<<< ')
+        terminal.send('\x04')
+        assert terminal.end() == 0
+        assert 'Traceback' not in terminal.screen
+        path = re.search(r'conversation: (.*\.jsonl)', terminal.screen)[1]
+    rows = [json.loads(line) for line in Path(path).read_text(encoding='utf-8').splitlines()]
+    assert [r['query'] for r in rows] == ['first', 'second', 'third', '你好', 'one\ntwo']
+    assert [len(r['history']) for r in rows] == [0, 1, 0, 0, 1]
+    assert rows[1]['history'][0] == ['first', rows[0]['response']]
+    assert [r['system'] for r in rows] == [None, None, None, 'Be brief.', 'Be brief.']
+    assert all(r['response'] and r['label'] is None for r in rows)
+
+
+def test_exit_and_piped_input(checkpoint: Path, tmp_path: Path) -> None:
+    """Without a terminal the same commands work; a conversation that grows too long is refused with a way out."""
+    command = [sys.executable, '-m', 'swiftlite', 'infer', '--model', str(checkpoint), '--template_type', 'tiny-chat']
+    command += ['--save_result', 'false', '--max_new_tokens', '5', '--max_model_len', '64', '--stream', 'false']
+    given = 'hi\n' + 'long ' * 40 + '\nexit\nnever\n'
+    result = subprocess.run(command, input=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('<<< ') == 3
+    assert 'the model takes 64 in all' in result.stdout and "'clear' begins anew" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupt_before_the_first_answer(checkpoint: Path) -> None:
+    with Terminal('--model', str(checkpoint), '--template_type', 'tiny-chat') as terminal:
+        terminal.until('<<< ')
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.until('leaves.\n<<< ')
+        terminal.send('quit\n')
+        assert terminal.end() == 0
