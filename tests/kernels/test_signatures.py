@@ -1,0 +1,54 @@
+"""Names and argument order are a contract with users of vLLM's kernels: a change here is a breaking change."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+SIGNATURES = {
+    'norm.rms_norm': 'out, input, weight, epsilon',
+    'norm.fused_add_rms_norm': 'input, residual, weight, epsilon',
+    'rotary.rotary_embedding': 'positions, query, key, head_size, cos_sin_cache, is_neox, rope_dim_offset=0, inverse=False',
+    'activation.silu_and_mul': 'out, input',
+    'activation.mul_and_silu': 'out, input',
+    'activation.gelu_and_mul': 'out, input',
+    'activation.gelu_tanh_and_mul': 'out, input',
+    'cache.reshape_and_cache_flash':
+        'key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale',
+    'attention.unified_attention':
+        'q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size, '
+        'block_table, softcap, q_descale, k_descale, v_descale, seq_threshold_3D=None, num_par_softmax_segments=None, '
+        'softmax_segm_output=None, softmax_segm_max=None, softmax_segm_expsum=None, alibi_slopes=None, '
+        'output_scale=None, qq_bias=None, sinks=None, mm_prefix_range=None, use_alibi_sqrt=False, kv_quant_mode=0, '
+        'k_scale_cache=None, v_scale_cache=None, chunk_lookback=-1, use_td=False',
+    'attention.merge_attn_states':
+        'output, prefix_output, prefix_lse, suffix_output, suffix_lse, output_lse=None, '
+        'prefill_tokens_with_context=None, output_scale=None',
+    'lora.lora_shrink':
+        'inputs, lora_a_weights, output_tensor, token_lora_mapping, token_indices_sorted_by_lora_ids, '
+        'num_tokens_per_lora, lora_token_start_loc, lora_ids, no_lora_flag_cpu, num_active_loras, scaling',
+    'lora.lora_expand':
+        'inputs, lora_b_weights, output_tensor, token_lora_mapping, token_indices_sorted_by_lora_ids, '
+        'num_tokens_per_lora, lora_token_start_loc, lora_ids, no_lora_flag_cpu, num_active_loras, offset_start=0, '
+        'add_inputs=False',
+    'sampling.sample': 'logits, temperature, top_k, top_p, min_p, seeds, positions',
+    'sampling.philox_uniform': 'seeds, positions, vocab',
+    'sampling.apply_repetition_penalties': 'logits, prompt_mask, output_mask, repetition_penalties',
+}
+FAMILIES = ['activation', 'attention', 'cache', 'lora', 'norm', 'rotary', 'sampling']
+
+
+@pytest.mark.parametrize('name', SIGNATURES)
+def test_frozen(name):
+    family, op = name.split('.')
+    parameters = inspect.signature(getattr(import_module(f'swiftlite_kernels.{family}'), op)).parameters.values()
+    shown = [p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in parameters]
+    assert ', '.join(shown) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_every_op_is_listed_and_has_a_reference(family):
+    ops = import_module(f'swiftlite_kernels.{family}').__all__
+    assert sorted(ops) == sorted(name.split('.')[1] for name in SIGNATURES if name.startswith(f'{family}.'))
+    reference = import_module(f'swiftlite_kernels.{family}.reference')
+    assert all(callable(getattr(reference, op)) for op in ops)
