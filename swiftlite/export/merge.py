@@ -19,7 +19,7 @@ from swiftlite.export.chat_template import chat_template
 from swiftlite.export.verify import verify
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
-from swiftlite.template import get_template
+from swiftlite.template import detect, get_template
 
 ARGS_FILE = 'sft_args.json'
 
@@ -72,8 +72,7 @@ def run(args: ExportArgs) -> str:
     base = local_path(source.model_id_or_path, source.revision)
     source = complete(source, base)
     target = Path(args.output_dir or f'{str(args.ckpt_dir).rstrip("/")}-merged')
-    if target.exists() and not args.overwrite:
-        raise UsageError(f'{target} exists: give --overwrite true to replace it, or --output_dir for another folder')
+    check_target(target, args.overwrite, [base, source.adapter])
     check_base(source, base)
     adapter = read_adapter(source.adapter, read_config(base))
     with replaced(target) as folder:
@@ -91,6 +90,18 @@ def run(args: ExportArgs) -> str:
         print(f'note: {len(merge.unchanged)} too small to change a weight, e.g. {merge.unchanged[0]}', flush=True)
     print(f'next:\n  swiftlite infer --ckpt_dir {target}\n  swiftlite deploy --ckpt_dir {target}', flush=True)
     return str(target)
+
+
+def check_target(target: Path, overwrite: bool, needed: list[str]) -> None:
+    """Refuse a folder that exists, unless it is a checkpoint to be replaced, and any that holds what is merged."""
+    if any(Path(path).resolve().is_relative_to(target.resolve()) for path in needed):
+        raise UsageError(f'{target} holds what is merged: give --output_dir for another folder')
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UsageError(f'{target} exists: give --overwrite true to replace it, or --output_dir for another folder')
+    if not (target / 'config.json').is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f'{target} is no checkpoint and is not replaced: give --output_dir for another folder')
 
 
 def check_base(source: ModelSource, base: str) -> None:
@@ -113,15 +124,15 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
     else:
         write_config(base, folder)
     tokenizer = load_tokenizer(base)
-    template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
-    own = chat_template(template)
+    name = args.template_type or source.template or detect(tokenizer)
+    own = chat_template(get_template(name, tokenizer, **args.template_options())) if name else None
     if own is not None:
         tokenizer.chat_template = own
     tokenizer.save_pretrained(str(folder))
     saved: dict[str, Any] = {
         **source.ckpt_args,
         'sft_type': 'full',
-        'template_type': template.name,
+        'template_type': name,
         'merged_from': source.adapter,
     }
     saved.setdefault('model_type', source.model_type)
