@@ -60,14 +60,12 @@ class RunLog(TrainerCallback):
         entry = self.entry(logs, state)
         with self.file.open('a', encoding='utf-8') as stream:
             stream.write(json.dumps(entry, ensure_ascii=False) + '\n')
-        text = summary_line(entry)
-        if self.bar is not None:
-            if 'loss' in entry:
-                self.bar.update(self.task, info=text)
-            else:
-                self.bar.console.print(text)
+        if self.bar is None:
+            print(summary_line(entry), flush=True)
+        elif 'loss' in entry:
+            self.bar.update(self.task, info=figures(entry))
         else:
-            print(text, flush=True)
+            self.bar.console.print(summary_line(entry), highlight=False)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -145,25 +143,29 @@ class SavedArgs(TrainerCallback):
 
 
 def progress_bar(info: str = '') -> Any:
-    """A rich progress bar on stderr with time left; `info` is a format of more columns."""
+    """A rich progress bar on stderr with time left; `info` is the format of one more column."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    if info:
-        columns.append(TextColumn(info))
+    more = [TextColumn(info)] if info else []
+    columns = [TextColumn('{task.description}'), BarColumn(20), MofNCompleteColumn(), *more, TimeRemainingColumn()]
     return Progress(*columns, console=Console(stderr=True))
 
 
+def figures(entry: dict[str, Any]) -> str:
+    """Loss, accuracy, speed and memory of a log line."""
+    return (
+        f'loss {entry["loss"]:.4f}  acc {entry["token_acc"]:.3f}  '
+        f'{entry["tokens/s"]} tokens/s  {entry["memory(GiB)"]:.1f} GiB'
+    )
+
+
 def summary_line(entry: dict[str, Any]) -> str:
-    """The short form of a log line for the terminal."""
+    """A log line where there is no bar."""
     step = entry['global_step/max_steps']
     if 'eval_loss' in entry:
         return f'eval  step {step}  loss {entry["eval_loss"]:.4f}  acc {entry["eval_token_acc"]:.3f}'
-    return (
-        f'train step {step}  loss {entry["loss"]:.4f}  acc {entry["token_acc"]:.3f}  '
-        f'{entry["tokens/s"]} tokens/s  {entry["memory(GiB)"]:.1f} GiB  left {entry["remaining_time"]}'
-    )
+    return f'train step {step}  {figures(entry)}  left {entry["remaining_time"]}'
 
 
 def duration(seconds: float) -> str:

@@ -48,11 +48,14 @@ def data(tmp_path) -> Path:
 
 
 @pytest.fixture
-def sft(checkpoint, data, tmp_path):
-    """Run sft on the data; keyword arguments are its flags. Returns the summary."""
+def sft(checkpoint, data, tmp_path, monkeypatch):
+    """Run sft on the data; keyword arguments are its flags, and `draw` for pictures. Returns the summary."""
+    from swiftlite.train import plots
     from swiftlite.train.sft import run
 
-    def start(**flags):
+    def start(draw=False, **flags):
+        if not draw:
+            monkeypatch.setattr(plots, 'draw', lambda *_: [])
         settings = {
             'model_id_or_path': str(checkpoint),
             'template_type': 'tiny-chat',
