@@ -9,7 +9,7 @@ import torch
 
 from swiftlite_kernels.step import StepRows, StepTensors, prepare_step
 
-from .plan import SlotStart, StepPlan
+from .plan import StepPlan
 from .sampling_params import SamplingParams
 
 
@@ -23,10 +23,10 @@ class StepShape:
 
 
 class Upload:
-    """Host arrays → device tensors, through pinned memory on a GPU.
+    """One host array a step → device, through pinned memory on a GPU.
 
-    Each call takes the next of a few buffers; a step's copies are done before its buffer comes round again, because at
-    most `depth` steps are in flight.
+    Steps take turns with a few buffers: when one comes round again its copy is done, because at most `depth` steps are
+    in flight beside the one being made.
     """
 
     def __init__(self, device: torch.device | str, depth: int):
@@ -36,7 +36,7 @@ class Upload:
         self._next = 0
 
     def __call__(self, array: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
-        """int32 [n] to the device, into `out` if given."""
+        """int32 [n] to the device, into `out` if given; at most once a step."""
         source = torch.from_numpy(array)
         if not self._pinned:
             return source if out is None else out.copy_(source)
@@ -72,25 +72,43 @@ class BatchState:
         self.prompt_lens = [0] * num_slots
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
         self.adapters = [0] * num_slots
-        # a plan's uploads: its rows, blocks and starts; two steps may be in flight beside the one being made
-        self._upload = Upload(device, 8 * (depth + 1))
+        self._upload_rows, self._upload_news = Upload(device, depth), Upload(device, depth)
         self._rows = torch.zeros(4 * num_slots + 1, dtype=torch.int32, device=device)
         self._buffers = self._allocate(max_tokens, num_slots)
 
     def update(self, plan: StepPlan) -> None:
-        """Take in new sequences and new blocks."""
+        """Take in new sequences and new blocks: one upload, then copies on the device."""
+        if not plan.new and not plan.blocks:
+            return
+        # seeds come first: they are read as int64
+        seeds = np.array([s.seed for s in plan.new], dtype=np.int64).view(np.int32)
+        shares = np.array([(s.params.temperature, s.params.top_p, s.params.min_p) for s in plan.new], dtype=np.float32)
+        cells = [
+            np.stack([np.full(len(ids), slot), np.arange(first, first + len(ids)), ids]).astype(np.int32)
+            for slot, first, ids in plan.blocks
+        ]
+        parts = [
+            seeds,
+            np.array([s.slot for s in plan.new], dtype=np.int32),
+            np.array([min(s.params.top_k, 2**31 - 1) for s in plan.new], dtype=np.int32),
+            shares.view(np.int32).reshape(-1),
+            np.concatenate(cells, axis=1).reshape(-1) if cells else np.empty(0, dtype=np.int32),
+            *(s.tokens for s in plan.new),
+        ]
+        on_device = self._upload_news(np.concatenate(parts))
+        new_seeds, slots, top_k, new_shares, new_cells, *tokens = on_device.split([len(p) for p in parts])
         if plan.new:
-            self._start(plan.new)
+            index = slots.long()
+            self.seeds[index] = new_seeds.view(torch.int64)
+            self.top_k[index] = top_k
+            self.shares[index] = new_shares.view(torch.float32).view(-1, 3)
+        for start, ids in zip(plan.new, tokens, strict=True):
+            self.tokens[start.slot, : len(ids)] = ids
+            self.params[start.slot], self.prompt_lens[start.slot] = start.params, start.prompt_len
+            self.stop_ids[start.slot], self.adapters[start.slot] = start.stop_ids, start.adapter
         if plan.blocks:
-            cells = np.concatenate(
-                [
-                    np.stack([np.full(len(ids), slot), np.arange(first, first + len(ids)), ids]).astype(np.int32)
-                    for slot, first, ids in plan.blocks
-                ],
-                axis=1,
-            )
-            slots, columns, ids = self._upload(cells.reshape(-1)).view(3, -1)
-            self.block_tables[slots.long(), columns.long()] = ids
+            cell_slots, columns, ids = new_cells.view(3, -1)
+            self.block_tables[cell_slots.long(), columns.long()] = ids
 
     def rows(self, plan: StepPlan, count: int) -> StepRows:
         """The plan's rows on the device, padded with empty ones to `count`, always in the same memory."""
@@ -102,7 +120,7 @@ class BatchState:
         packed[2 * count + 1 : 2 * count + 1 + used] = ends
         packed[2 * count + 1 + used : 3 * count + 1] = ends[-1]
         packed[3 * count + 1 : 3 * count + 1 + used] = plan.sample
-        self._upload(packed, self._rows[: 4 * count + 1])
+        self._upload_rows(packed, self._rows[: 4 * count + 1])
         return self.row_views(count)
 
     def row_views(self, count: int) -> StepRows:
@@ -133,23 +151,3 @@ class BatchState:
             zeros((tokens,), wide), zeros((tokens,), wide), zeros((tokens,), wide), zeros((rows,), narrow),
             zeros((rows, self.table_width), narrow), zeros((rows,), wide), zeros((rows,), wide), zeros((rows,), wide),
         )  # fmt: skip
-
-    def _start(self, new: list[SlotStart]) -> None:
-        for s in new:
-            self._upload(s.tokens, self.tokens[s.slot, : len(s.tokens)])
-            self.params[s.slot], self.prompt_lens[s.slot] = s.params, s.prompt_len
-            self.stop_ids[s.slot], self.adapters[s.slot] = s.stop_ids, s.adapter
-        # one copy: slots | top_k | shares as bits | seeds as pairs of words
-        slots = np.array([s.slot for s in new], dtype=np.int32)
-        top_k = np.array([min(s.params.top_k, 2**31 - 1) for s in new], dtype=np.int32)
-        shares = np.array([(s.params.temperature, s.params.top_p, s.params.min_p) for s in new], dtype=np.float32)
-        seeds = np.array([s.seed for s in new], dtype=np.int64)
-        n = len(new)
-        words = [slots, top_k, shares.view(np.int32).reshape(-1), seeds.view(np.int32)]
-        # int64 views need an even offset
-        packed = np.concatenate([words[3], words[0], words[1], words[2]])
-        on_device = self._upload(packed)
-        index = on_device[2 * n : 3 * n].long()
-        self.seeds[index] = on_device[: 2 * n].view(torch.int64)
-        self.top_k[index] = on_device[3 * n : 4 * n]
-        self.shares[index] = on_device[4 * n :].view(torch.float32).view(n, 3)
