@@ -35,6 +35,11 @@ class Drops:
         count, first = self.reasons.get(reason, (0, where))
         self.reasons[reason] = (count + 1, first)
 
+    def merge(self, other: 'Drops') -> None:
+        for reason, (count, where) in other.reasons.items():
+            mine, first = self.reasons.get(reason, (0, where))
+            self.reasons[reason] = (mine + count, first)
+
     @property
     def total(self) -> int:
         return sum(count for count, _ in self.reasons.values())

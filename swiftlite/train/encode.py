@@ -1,13 +1,15 @@
 """Conversations encoded for training: flat token arrays, and what became of every row."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
+from swiftlite.train.forked import forked
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ class EncodedRows:
         ]
         return cls(flat[0], flat[1], offsets)
 
+    @classmethod
+    def join(cls, parts: Sequence['EncodedRows']) -> 'EncodedRows':
+        """The rows of all parts in their order."""
+        if not parts:
+            return cls.of([])
+        lengths = np.concatenate([part.lengths for part in parts])
+        flat = [np.concatenate(arrays) for arrays in zip(*((p.input_ids, p.labels) for p in parts), strict=True)]
+        return cls(flat[0], flat[1], np.concatenate([[0], np.cumsum(lengths)]))
+
 
 @dataclass(frozen=True)
 class EncodeReport:
@@ -61,45 +72,73 @@ class EncodeReport:
         return lines
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long a row may be: 'delete' drops longer ones, 'truncation_left' keeps their last tokens."""
+
+    max_length: int | None = None  # tokens, None for no limit
+    truncation_strategy: str = 'delete'
+
+
 def encode_rows(
-    rows: Iterable[Row],
+    rows: Sequence[Row],
     template: Template,
-    max_length: int | None,
-    truncation_strategy: str,
+    limits: Limits,
     drops: Drops,
-    progress: Callable[..., None] | None = None,
+    progress: Callable[[int], None] | None = None,
+    workers: int = 1,
 ) -> tuple[EncodedRows, EncodeReport]:
-    """Encode every row or count why not.
+    """Encode every row, in their order, or count in `drops` why not.
 
     Args:
-        max_length: longest row in tokens, None for no limit.
-        truncation_strategy: 'delete' drops longer rows, 'truncation_left' keeps their last tokens.
-        progress: called with completed=rows done now and then.
+        progress: called with numbers of rows that are done.
+        workers: processes that share the rows.
     """
+    size = -(-len(rows) // max(workers, 1)) or 1
+    slices = [rows[start : start + size] for start in range(0, len(rows), size)]
+    jobs = [partial(_encode, part, template, limits) for part in slices]
+    parts = forked(jobs, progress or _ignore) if len(jobs) > 1 else [job(progress or _ignore) for job in jobs]
+    for part in parts:
+        drops.merge(part.drops)
+    data = EncodedRows.join([part.data for part in parts])
+    trained = int((data.labels != IGNORE).sum())
+    return data, EncodeReport(len(data), sum(p.truncated for p in parts), trained, _percentiles(data.lengths), drops)
+
+
+@dataclass(frozen=True)
+class _Part:
+    data: EncodedRows
+    truncated: int
+    drops: Drops
+
+
+def _encode(rows: Sequence[Row], template: Template, limits: Limits, progress: Callable[[int], None]) -> _Part:
     pairs: list[tuple[list[int], list[int]]] = []
-    truncated = 0
+    truncated, drops, longest = 0, Drops(), limits.max_length
     for done, row in enumerate(rows, 1):
-        if progress is not None and done % 500 == 0:
-            progress(completed=done)
+        if done % 200 == 0 or done == len(rows):
+            progress(done % 200 or 200)
         try:
             encoded = template.encode_training(row.messages, tools=row.tools)
         except SwiftliteError as error:
             drops.add(str(error), row.where)
             continue
         ids, labels = encoded.input_ids, encoded.labels
-        if max_length and len(ids) > max_length:
-            if truncation_strategy == 'delete':
-                drops.add(f'longer than --max_length {max_length}', row.where)
+        if longest and len(ids) > longest:
+            if limits.truncation_strategy == 'delete':
+                drops.add(f'longer than --max_length {longest}', row.where)
                 continue
             truncated += 1
-            ids, labels = ids[-max_length:], labels[-max_length:]
+            ids, labels = ids[-longest:], labels[-longest:]
         if all(label == IGNORE for label in labels[1:]):
             drops.add('no token to learn from', row.where)
             continue
         pairs.append((ids, labels))
-    data = EncodedRows.of(pairs)
-    trained = int((data.labels != IGNORE).sum())
-    return data, EncodeReport(len(data), truncated, trained, _percentiles(data.lengths), drops)
+    return _Part(EncodedRows.of(pairs), truncated, drops)
+
+
+def _ignore(done: int) -> None:
+    """Progress that nobody watches."""
 
 
 def _percentiles(lengths: np.ndarray) -> dict[str, int]:

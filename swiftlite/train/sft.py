@@ -21,7 +21,8 @@ from swiftlite.template import Template, get_template
 from swiftlite.train import plots
 from swiftlite.train.callbacks import Events, RunLog, SavedArgs, progress_bar
 from swiftlite.train.collate import Collator
-from swiftlite.train.encode import EncodedRows, EncodeReport, encode_rows
+from swiftlite.train.encode import EncodedRows, EncodeReport, Limits, encode_rows
+from swiftlite.train.forked import usable_workers
 from swiftlite.train.model import (
     LARGE,
     add_lora,
@@ -36,6 +37,7 @@ from swiftlite.train.output import ARGS_FILE, args_record, next_commands, run_fo
 from swiftlite.train.settings import make_schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
 
+MANY = 10_000  # rows from which encoding shows a bar and takes several processes
 SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
 
@@ -98,13 +100,14 @@ def encode(
     title: str, rows: list[Row], template: Template, args: SftArgs, drops: Drops
 ) -> tuple[EncodedRows, EncodeReport]:
     """Encode, then print what was kept, dropped and truncated; a bar shows where it takes long."""
-    if len(rows) > 5000 and is_main():
+    limits = Limits(args.max_length, args.truncation_strategy)
+    workers = usable_workers(16) if len(rows) > MANY else 1
+    if len(rows) > MANY and is_main():
         with progress_bar() as bar:
-            task = bar.add_task(f'encoding {title}', total=len(rows))
-            tick = partial(bar.update, task)
-            data, report = encode_rows(rows, template, args.max_length, args.truncation_strategy, drops, tick)
+            tick = partial(bar.advance, bar.add_task(f'encoding {title}', total=len(rows)))
+            data, report = encode_rows(rows, template, limits, drops, tick, workers)
     else:
-        data, report = encode_rows(rows, template, args.max_length, args.truncation_strategy, drops)
+        data, report = encode_rows(rows, template, limits, drops, workers=workers)
     for line in report.lines(title):
         say(line)
     return data, report

@@ -1,8 +1,10 @@
 """What becomes of each row, how batches are cut, and the order of rows."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.train.collate import BatchSampler, Collator
-from swiftlite.train.encode import EncodedRows, encode_rows
+from swiftlite.train.encode import EncodedRows, Limits, encode_rows
 
 
 class Template:
@@ -30,7 +32,7 @@ def rows(*texts):
 
 def test_counts():
     drops = Drops()
-    data, report = encode_rows(rows('abcd', 'a!', 'abcdefghij', 'x!', 'xy'), Template(), 6, 'delete', drops)
+    data, report = encode_rows(rows('abcd', 'a!', 'abcdefghij', 'x!', 'xy'), Template(), Limits(6), drops)
     assert (report.kept, report.truncated, drops.total) == (2, 0, 3)
     assert drops.reasons == {'no exclamation marks': (2, 'line 2'), 'longer than --max_length 6': (1, 'line 3')}
     assert report.trained_tokens == 3
@@ -42,15 +44,36 @@ def test_counts():
 
 
 def test_truncation_keeps_the_end():
-    data, report = encode_rows(rows('abcdefghij'), Template(), 3, 'truncation_left', Drops())
+    data, report = encode_rows(rows('abcdefghij'), Template(), Limits(3, 'truncation_left'), Drops())
     assert report.truncated == 1
     assert data[0][0].tolist() == [ord(c) for c in 'hij']
 
 
 def test_a_row_without_a_predictable_label_is_dropped():
     drops = Drops()
-    encode_rows(rows('a'), Template(), None, 'delete', drops)  # its only label has no token before it
+    encode_rows(rows('a'), Template(), Limits(), drops)  # its only label has no token before it
     assert drops.reasons == {'no token to learn from': (1, 'line 1')}
+
+
+@pytest.mark.parametrize('workers', [2, 3, 20])
+def test_several_processes_give_the_same(workers):
+    """Order, counts and where something went wrong first; every row is reported as done."""
+    texts = rows(*(f'{"!" if i % 7 == 0 else ""}{"ab" * (i % 9 + 1)}' for i in range(1000)))
+    alone, together, done = Drops(), Drops(), []
+    wanted, first = encode_rows(texts, Template(), Limits(12), alone)
+    found, second = encode_rows(texts, Template(), Limits(12), together, done.append, workers)
+    assert (found.input_ids == wanted.input_ids).all() and (found.offsets == wanted.offsets).all()
+    assert first.lines('x') == second.lines('x')
+    assert sum(done) == 1000
+
+
+def test_a_process_that_dies_is_an_error():
+    class Broken:
+        def encode_training(self, messages, tools=None):
+            os._exit(3)
+
+    with pytest.raises(RuntimeError, match='ended without a result'):
+        encode_rows(rows(*'abcd'), Broken(), Limits(), Drops(), workers=2)
 
 
 def batch_of(*lengths, **options):
