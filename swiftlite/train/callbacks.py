@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from swiftlite.train.output import write_args
+from swiftlite.train.output import LOG_FILE, write_args
 
 ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
 
@@ -23,7 +23,7 @@ class RunLog(TrainerCallback):
     """
 
     def __init__(self, folder: Path, trainer: Any):
-        self.file = folder / 'logging.jsonl'
+        self.file = folder / LOG_FILE
         self.trainer = trainer
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None

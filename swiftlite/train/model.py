@@ -18,10 +18,13 @@ LARGE = 1_000_000_000  # parameters from which activations are recomputed on a G
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """--dtype: auto is bf16 on a GPU that has it (else fp16), fp32 on a CPU."""
+    """--dtype: auto is bf16 on a GPU that has it (else fp16), fp32 on a CPU. UsageError for fp16 on a CPU."""
+    gpu = torch.cuda.is_available()
+    if name == 'fp16' and not gpu:
+        raise UsageError('--dtype fp16 trains on a GPU only: use bf16 or fp32')
     if name != 'auto':
         return DTYPES[name]
-    if not torch.cuda.is_available():
+    if not gpu:
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 

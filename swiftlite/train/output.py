@@ -7,19 +7,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+from swiftlite import __version__
 from swiftlite.args.sft import SftArgs
-from swiftlite.errors import SwiftliteError
+from swiftlite.errors import SwiftliteError, UsageError
 
 ARGS_FILE = 'sft_args.json'
+LOG_FILE = 'logging.jsonl'
 
 
 def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
     """Create and return the folder of a run: <output_dir>/<name>/vN-<time>, N counting up; not `versioned`: output_dir.
 
     Raises:
+        UsageError: not `versioned`, and the folder holds another run.
         SwiftliteError: it cannot be written.
     """
     parent = Path(output_dir).expanduser() / name if versioned else Path(output_dir).expanduser()
+    if not versioned and (parent / LOG_FILE).exists():
+        raise UsageError(f"--output_dir '{output_dir}' holds another run: give a new folder, or leave the suffix on")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         while versioned:
@@ -37,7 +42,7 @@ def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
 
 def args_record(args: SftArgs, resolved: dict[str, Any]) -> dict[str, Any]:
     """What sft_args.json holds: every field of the arguments, with what AUTO values came out as."""
-    return {**dataclasses.asdict(args), **resolved}
+    return {'swiftlite_version': __version__, **dataclasses.asdict(args), **resolved}
 
 
 def write_args(folder: Path, record: dict[str, Any]) -> None:

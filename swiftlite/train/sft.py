@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import fingerprint, load_tokenizer, native_checkpoint, raw_config
@@ -33,7 +34,7 @@ from swiftlite.train.model import (
     resolve_dtype,
     target_modules,
 )
-from swiftlite.train.output import ARGS_FILE, args_record, next_commands, run_folder, write_args
+from swiftlite.train.output import ARGS_FILE, LOG_FILE, args_record, next_commands, run_folder, write_args
 from swiftlite.train.settings import make_schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
 
@@ -91,6 +92,8 @@ def run(args: SftArgs) -> dict[str, Any]:
             f'out of GPU memory at step {trainer.state.global_step}: lower --batch_size (now {schedule.batch_size}) '
             f'or --max_length (now {args.max_length}), or add --gradient_checkpointing true'
         ) from error
+    except (OSError, SafetensorError) as error:
+        raise SwiftliteError(f'a checkpoint in {folder} cannot be written: {error}') from error
     finally:
         log.close()
     return finish(trainer, folder, lora=save_dtype is None)
@@ -205,10 +208,10 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     }
     if not is_main():
         return summary
-    with (folder / 'logging.jsonl').open('a', encoding='utf-8') as stream:
+    with (folder / LOG_FILE).open('a', encoding='utf-8') as stream:
         stream.write(json.dumps(summary) + '\n')
     try:
-        plots.draw(folder / 'logging.jsonl', folder / 'images')
+        plots.draw(folder / LOG_FILE, folder / 'images')
         say(f'loss curve: {folder / "images" / "train_loss.png"}')
     except ImportError:
         say("note: no loss curve is drawn; pip install 'swiftlite[plots]' for it")

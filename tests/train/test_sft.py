@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import swiftlite
 from swiftlite.checkpoint import fingerprint, read_adapter, read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.resolve import resolve_model
@@ -39,6 +40,7 @@ def test_what_a_lora_run_leaves(sft, checkpoint, data, capsys):
     assert saved['base_fingerprint'] == fingerprint(checkpoint)
     assert (saved['sft_type'], saved['template_type'], saved['dtype']) == ('lora', 'tiny-chat', 'fp32')
     assert saved['dataset'] == [str(data)]
+    assert saved['swiftlite_version'] == swiftlite.__version__
     source = resolve_model(ckpt_dir=str(last))
     assert (source.adapter, source.model_id_or_path, source.template) == (str(last), str(checkpoint), 'tiny-chat')
     *lines, end = log_of(folder)
@@ -104,6 +106,8 @@ def test_versions_count_up_and_can_be_off(sft, tmp_path):
     assert [name[:3] for name in runs] == ['v0-', 'v1-']
     plain = sft(max_steps=1, add_output_dir_suffix=False, output_dir=str(tmp_path / 'here'))
     assert plain['last_model_checkpoint'] == str(tmp_path / 'here' / 'checkpoint-1')
+    with pytest.raises(UsageError, match='holds another run'):
+        sft(max_steps=1, add_output_dir_suffix=False, output_dir=str(tmp_path / 'here'))
 
 
 def test_self_cognition_is_learnt_in_both_languages(sft):
@@ -145,6 +149,21 @@ def test_out_of_memory_is_advice(sft, monkeypatch):
     monkeypatch.setattr(module.SftTrainer, 'train', train)
     with pytest.raises(SwiftliteError, match=r'out of GPU memory at step 0: lower --batch_size \(now 4\)'):
         sft()
+
+
+def test_a_full_disk_is_one_sentence(sft, monkeypatch):
+    def save(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(module.SftTrainer, '_save', save)
+    with pytest.raises(SwiftliteError, match=r'cannot be written: .*No space left on device'):
+        sft(max_steps=1)
+
+
+def test_fp16_needs_a_gpu(sft, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UsageError, match='--dtype fp16 trains on a GPU only'):
+        sft(dtype='fp16')
 
 
 def test_resume_is_refused_for_other_models_and_kinds(sft, tmp_path, checkpoint):
