@@ -105,4 +105,5 @@ def _finish(task: Task, results: ResultFile, console: Console | None) -> None:
 
 def _progress() -> Progress:
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[speed]}')]
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=False), transient=True)
+    console = Console()
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
