@@ -28,6 +28,14 @@ def tanh(x):
 
 
 @triton.jit
+def fast_log2(x):
+    """log2(x) of the special function unit: 2^-22 off, relative to the result where that is above 1."""
+    if INTERPRETED:
+        return tl.log2(x)
+    return tl.inline_asm_elementwise('lg2.approx.f32 $0, $1;', '=f,f', [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def divide(x, y):
     """x / y rounded to nearest (the operator may be an approximation)."""
     if INTERPRETED:
@@ -45,7 +53,9 @@ def next_power_of_2(n: int) -> int:
 
 
 def as_rows(x: torch.Tensor) -> tuple[int, int, int, int]:
-    """(outer rows, inner rows, outer stride, inner stride) of the last dimension's rows, whose elements must be adjacent."""
+    """(outer rows, inner rows, outer stride, inner stride) of the last dimension's rows, whose elements must be
+    adjacent.
+    """
     if x.stride(-1) != 1 and x.shape[-1] > 1:
         raise ValueError(f'the last dimension must be contiguous, got strides {x.stride()} for shape {tuple(x.shape)}')
     if x.dim() == 1:

@@ -27,7 +27,8 @@ class Target:
     @property
     def dtypes(self) -> list[torch.dtype]:
         # bf16 products are wrong in the interpreter
-        return [torch.float32, torch.float16] if self.name == 'interpreted' else [torch.float32, torch.float16, torch.bfloat16]
+        return [torch.float32, torch.float16] if self.name == 'interpreted' else [torch.float32, torch.float16,
+        torch.bfloat16]
 
 
 def names() -> list[str]:

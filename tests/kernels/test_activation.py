@@ -15,7 +15,8 @@ OPS = {
 
 
 @pytest.mark.parametrize('name', OPS)
-@given(rows=st.integers(1, 5), width=st.sampled_from([1, 24, 769, 2048]), dtype=st.integers(0, 2), strided=st.booleans())
+@given(rows=st.integers(1, 5), width=st.sampled_from([1, 24, 769, 2048]), dtype=st.integers(0, 2),
+strided=st.booleans())
 def test_gated(target, name, rows, width, dtype, strided):
     dtype = target.dtypes[dtype % len(target.dtypes)]
     x = (torch.randn(rows, 2 * width + (8 if strided else 0), device=target.device) * 4).to(dtype)[:, : 2 * width]

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -44,7 +46,7 @@ def run(target, q, k, v, starts, lengths, table, *, scale=None, causal=True, win
 
         attention = InterpretedAttention(triton_ops)
     out = torch.full_like(q, 7) if out is None else out
-    counts = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    counts = [b - a for a, b in pairwise(starts)]
     attention.unified_attention(
         q, k, v, out, torch.tensor(starts, dtype=torch.int32, device=q.device), max(counts),
         torch.tensor(lengths, dtype=torch.int32, device=q.device), max(lengths), scale or q.shape[-1] ** -0.5, causal,

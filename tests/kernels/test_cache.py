@@ -63,6 +63,7 @@ def test_fp8(target, name, per_head, as_bytes):
 
 def test_unknown_cache_dtype(target):
     x = torch.zeros(1, 1, 8, device=target.device)
-    cache, slots = torch.zeros(1, 1, 1, 8, device=target.device), torch.zeros(1, dtype=torch.int64, device=target.device)
+    cache, slots = torch.zeros(1, 1, 1, 8, device=target.device), torch.zeros(1, dtype=torch.int64,
+    device=target.device)
     with pytest.raises(ValueError, match="'int4' is not one of auto, fp8"):
         target.ops('cache').reshape_and_cache_flash(x, x, cache, cache, slots, 'int4', slots, slots)

@@ -26,7 +26,8 @@ def test_rotary(target, tokens, heads, head_size, neox, partial, padded, with_ke
         stride = head_size + (64 if padded else 0)
         x = torch.randn(tokens, count, stride, device=target.device).to(dtype)[..., :head_size]
         tensors.append(x.reshape(tokens, -1) if flat else x)
-    expected = [naive.rotate(x.reshape(tokens, -1, head_size), positions, cache, neox, offset, inverse) for x in tensors]
+    expected = [naive.rotate(x.reshape(tokens, -1, head_size), positions, cache, neox, offset,
+    inverse) for x in tensors]
     query, key = tensors[0], tensors[1] if with_key else None
     target.ops('rotary').rotary_embedding(positions, query, key, head_size, cache, neox, offset, inverse)
     for x, want in zip(tensors[: 1 + with_key], expected, strict=False):

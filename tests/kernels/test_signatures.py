@@ -8,7 +8,8 @@ import pytest
 SIGNATURES = {
     'norm.rms_norm': 'out, input, weight, epsilon',
     'norm.fused_add_rms_norm': 'input, residual, weight, epsilon',
-    'rotary.rotary_embedding': 'positions, query, key, head_size, cos_sin_cache, is_neox, rope_dim_offset=0, inverse=False',
+    'rotary.rotary_embedding':
+        'positions, query, key, head_size, cos_sin_cache, is_neox, rope_dim_offset=0, inverse=False',
     'activation.silu_and_mul': 'out, input',
     'activation.mul_and_silu': 'out, input',
     'activation.gelu_and_mul': 'out, input',

@@ -29,7 +29,8 @@ def gate_kernel(
     else:
         active = 0.5 * gate * (1 + tanh(0.7978845608028654 * (gate + 0.044715 * gate * gate * gate)))
     product = active.to(x.dtype.element_ty).to(tl.float32) * up.to(tl.float32)
-    tl.store(out + (row // inner) * out_outer + (row % inner) * out_inner + column, product.to(out.dtype.element_ty), mask)
+    tl.store(out + (row // inner) * out_outer + (row % inner) * out_inner + column, product.to(out.dtype.element_ty),
+    mask)
 
 
 def launch(out: torch.Tensor, x: torch.Tensor, act: int, gate_first: bool) -> None:

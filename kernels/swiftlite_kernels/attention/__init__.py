@@ -49,8 +49,8 @@ def unified_attention(
     q, out [T, q_heads, head_size]; k, v [blocks, block_size, kv_heads, head_size], any strides (the last one 1);
     cu_seqlens_q int32 [B + 1] row starts; seqused_k int32 [B] lengths with the new tokens, which the cache already
     holds; block_table int32 [B, max_blocks]. Sequence i's queries are its last positions. A row past cu_seqlens_q[-1]
-    is not written; a sequence of length 0 gets zeros. On a GPU the lengths are read on the device: only shapes, max_seqlen_q and max_seqlen_k may choose
-    the grid.
+    is not written; a sequence of length 0 gets zeros. On a GPU the lengths are read on the device: only shapes,
+    max_seqlen_q and max_seqlen_k may choose the grid.
 
     Scores are q·k * softmax_scale, then softcap * tanh(score / softcap) where softcap > 0, then alibi (slope * (key
     position - query position); use_alibi_sqrt: -slope * sqrt(distance)). window_size (left, right), -1 = open: a

@@ -1,9 +1,9 @@
 """Paged attention in Triton.
 
-Single tokens go to a split kernel: a program takes the query heads of one key head of one sequence over a share of its
-keys, and a second kernel adds the shares up. Longer queries go to a tile kernel, whose rows are the query heads of one
-key head for a run of tokens. Both find their work on the device, so that a captured launch serves every batch of its size.
-Softmax is kept online in base 2 (Dao 2023, FlashAttention-2; split keys: Flash-Decoding).
+Single tokens go to a split kernel: a program takes the query heads of one key head of one sequence over a share of
+its keys, and a second kernel adds the shares up. Longer queries go to a tile kernel, whose rows are the query heads
+of one key head for a run of tokens. Both find their work on the device, so that a captured launch serves every batch
+of its size. Softmax is kept online in base 2 (Dao 2023, FlashAttention-2; split keys: Flash-Decoding).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.cache.dtypes import cache_view
-from swiftlite_kernels.triton import LOG2E, as_rows, multiprocessors, next_power_of_2, tanh
+from swiftlite_kernels.triton import LOG2E, multiprocessors, next_power_of_2, tanh
 
 LN2_INVERSE = tl.constexpr(LOG2E)
 MAX_SPLITS = 64
@@ -114,7 +114,8 @@ def split_kernel(
     q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
     table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
-    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr, V_DESCALE: tl.constexpr,
+    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
+    V_DESCALE: tl.constexpr,
     OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -153,7 +154,8 @@ def split_kernel(
     row_table = table + sequence.to(tl.int64) * table_row
     for first in range(low, high, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high, query_pos,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
+            query_pos,
             scale, softcap, k_block, k_place, v_block, v_place,
             True, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
@@ -161,7 +163,9 @@ def split_kernel(
         if split == 0:
             acc, top, total = add_sink(acc, top, total, sinks, head, in_group)
     at = token * out_token + head[:, None] * out_head + dim[None, :]
-    if (begin + share >= length) | (SPLITS == 1):
+    if SPLITS == 1:
+        finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
+    elif begin + share >= length:  # one share holds all keys
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
     else:
         heads = tl.num_programs(1) * GROUP
@@ -223,7 +227,8 @@ def tile_kernel(
     q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
     table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
-    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr, V_DESCALE: tl.constexpr,
+    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
+    V_DESCALE: tl.constexpr,
     OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SKIP_SINGLE: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
 ):
@@ -281,13 +286,15 @@ def tile_kernel(
             whole = high // KEYS * KEYS
     for first in range(low, whole, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high, query_pos,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
+            query_pos,
             scale, softcap, k_block, k_place, v_block, v_place,
             False, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     for first in range(whole, high, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high, query_pos,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
+            query_pos,
             scale, softcap, k_block, k_place, v_block, v_place,
             True, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
@@ -351,13 +358,13 @@ def unified_attention(
         q.stride(0), q.stride(1), out.stride(0), out.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
         *strides(k_scales), *strides(v_scales),
     )
-    options = dict(
-        GROUP=group, CAUSAL=causal, LEFT=window_size[0], RIGHT=window_size[1], SOFTCAP=softcap > 0,
-        ALIBI=alibi_slopes is not None, ALIBI_SQRT=use_alibi_sqrt, SINKS=sinks is not None,
-        K_DESCALE=k_scales is not None, V_DESCALE=v_scales is not None, OUTPUT_SCALE=output_scale is not None,
-        LIMIT=torch.finfo(out.dtype).max if output_scale is not None else 0.0, BLOCK_SIZE=block_size, DIM=dim,
-        DIM_PAD=max(16, next_power_of_2(dim)), PRECISION='ieee' if q.dtype == torch.float32 else 'tf32',
-    )
+    options = {
+        'GROUP': group, 'CAUSAL': causal, 'LEFT': window_size[0], 'RIGHT': window_size[1], 'SOFTCAP': softcap > 0,
+        'ALIBI': alibi_slopes is not None, 'ALIBI_SQRT': use_alibi_sqrt, 'SINKS': sinks is not None,
+        'K_DESCALE': k_scales is not None, 'V_DESCALE': v_scales is not None, 'OUTPUT_SCALE': output_scale is not None,
+        'LIMIT': torch.finfo(out.dtype).max if output_scale is not None else 0.0, 'BLOCK_SIZE': block_size, 'DIM': dim,
+        'DIM_PAD': max(16, next_power_of_2(dim)), 'PRECISION': 'ieee' if q.dtype == torch.float32 else 'tf32',
+    }
     skip_single = sequences > 1
     if max_seqlen_q > 1:
         blocks = q.shape[0] // (prompt.rows // group) + sequences
@@ -373,7 +380,8 @@ def unified_attention(
     if splits > 1 and any(x is None for x in parts):
         parts = scratch(sequences * heads * splits, options['DIM_PAD'], q.device)
     split_kernel[(sequences, kv_heads, splits)](
-        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales, output_scale,
+        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales,
+        output_scale,
         softmax_scale, softcap, MIN_SHARE, *shared, **options, SPLITS=splits, ROWS=single.rows, KEYS=single.keys,
         num_warps=single.warps, num_stages=single.stages,
     )

@@ -11,7 +11,8 @@ ELEMENTS = 1024  # a program's share
 
 
 @triton.jit
-def write(new, cache, scales, source, target, head, mask, FP8: tl.constexpr, PER_HEAD: tl.constexpr, LIMIT: tl.constexpr):
+def write(new, cache, scales, source, target, head, mask, FP8: tl.constexpr, PER_HEAD: tl.constexpr,
+LIMIT: tl.constexpr):
     value = tl.load(new + source, mask, other=0.0)
     if FP8:
         scale = tl.load(scales + head, mask, other=1.0) if PER_HEAD else tl.load(scales)

@@ -1,7 +1,7 @@
 """Batched low-rank products in Triton: a program takes a tile of one adapter's tokens, in the sorted order.
 
-The grid has an axis over the entries of lora_ids, whose unused ones leave at once, so that a captured launch serves any mix
-of adapters. Slices are passed by pointer, up to MAX_SLICES a launch.
+The grid has an axis over the entries of lora_ids, whose unused ones leave at once, so that a captured launch serves
+any mix of adapters. Slices are passed by pointer, up to MAX_SLICES a launch.
 """
 
 import torch
@@ -56,7 +56,8 @@ def shrink_kernel(
             x_tile = tl.load(
                 x + token[:, None] * x_row + (first + k)[None, :], live[:, None] & inside[None, :], other=0.0
             )
-            a_tile = tl.load(a + r[None, :] * a_row + (first + k)[:, None], (r < rank)[None, :] & inside[:, None], other=0.0)
+            a_tile = tl.load(a + r[None, :] * a_row + (first + k)[:, None], (r < rank)[None, :] & inside[:, None],
+            other=0.0)
             acc = tl.dot(x_tile.to(a_tile.dtype), a_tile, acc, input_precision=PRECISION)
     at = out + s * out_slice + token[:, None] * out_row + r[None, :]
     tl.store(at, (acc * scaling).to(out.dtype.element_ty), live[:, None] & (r < rank)[None, :])

@@ -1,13 +1,17 @@
 """Sampling in Triton without a sort.
 
 scan_kernel reads each row once, in chunks: maximum, softmax mass and the winner of the noisy argmax of every chunk.
-pick_kernel, a program a row, adds the chunks up; that is the answer unless a filter rejects it. Filters keep the ids above
-a logit threshold, so a winner that is kept is the winner of the kept ids, whatever the threshold is:
+pick_kernel, a program a row, adds the chunks up; that is the answer unless a filter rejects it. Filters keep the ids
+above a logit threshold, so a winner that is kept is the winner of the kept ids, whatever the threshold is:
 
-- top_k up to MAX_K: the k-th largest maximum of GROUP neighbours bounds the k-th largest logit from below; the few logits
-  above the bound are collected and everything is settled among them, top_p included;
-- top_p alone: the winner is kept when the mass above its logit is under top_p, one pass over the row. Otherwise all ids up
-  to its logit are out: take the winner of the rest, whose chunks mostly keep their old one, and check again.
+- top_k up to MAX_K: the k-th largest maximum of GROUP neighbours bounds the k-th largest logit from below; the few
+logits above the bound are collected and everything is settled among them, top_p included. So is min_p, whose bound is
+known. - top_p alone: the winner is kept when the mass above its logit is under top_p; check_kernel sums that mass for
+the winner and for the likeliest next one. Where both are out, ids up to their logit are dropped and the search goes
+on, with the winners of the chunks that keep theirs.
+
+Scores are in base 2: logit * log2(e) / temperature - log2(-log2(1 - u)), which orders ids as the natural logarithm
+does.
 """
 
 import torch
@@ -15,14 +19,23 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.sampling.reference import GREEDY_BELOW
-from swiftlite_kernels.triton import divide, exp, next_power_of_2
+from swiftlite_kernels.triton import INTERPRETED, LOG2E, divide, fast_log2, next_power_of_2
 
 CHUNK = 2048  # ids of a scan program
 GROUP = 256  # neighbours whose maximum bounds the k-th largest logit
 MAX_K = 256
 ROOM = 1024  # candidates that fit in registers
 STEP = 8192  # ids of a loop step over a whole row
+PARTS = 16  # programs of a row in check_kernel
 COLD = tl.constexpr(GREEDY_BELOW)
+TO_BASE_2 = tl.constexpr(LOG2E)
+
+
+@triton.jit
+def wide_product(x, factor):
+    """(low, high) word of a 32-bit product."""
+    product = x.to(tl.uint64) * factor
+    return product.to(tl.uint32), (product >> 32).to(tl.uint32)
 
 
 @triton.jit
@@ -33,9 +46,15 @@ def philox(counter, position, seed):
     c1 = zero + (position & 0xFFFFFFFF).to(tl.uint32)
     c2 = zero + ((position >> 32) & 0xFFFFFFFF).to(tl.uint32)
     c3 = zero
-    k0 = zero + (seed & 0xFFFFFFFF).to(tl.uint32)
-    k1 = zero + ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    return tl.philox_impl(c0, c1, c2, c3, k0, k1, 10)
+    k0, k1 = (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
+    for _ in tl.static_range(10):
+        low_a, high_a = wide_product(c0, 0xD2511F53)
+        low_b, high_b = wide_product(c2, 0xCD9E8D57)
+        c0, c1 = high_b ^ c1 ^ k0, low_b
+        c2, c3 = high_a ^ c3 ^ k1, low_a
+        k0 = tl.add(k0, 0x9E3779B9, sanitize_overflow=False)
+        k1 = tl.add(k1, 0xBB67AE85, sanitize_overflow=False)
+    return c0, c1, c2, c3
 
 
 @triton.jit
@@ -45,9 +64,9 @@ def uniform(word):
 
 @triton.jit
 def gumbel(u):
-    """-log(-log1p(-u)), the inner logarithm by its series where 1 - u would round u away."""
-    small = u * (1 + u * (0.5 + u * (0.3333333333 + u * (0.25 + u * 0.2))))
-    return -tl.log(tl.where(u < 0.03125, small, -tl.log(1 - u)))
+    """-log2(-log2(1 - u)), the inner logarithm by its series where 1 - u would round u away."""
+    small = u * (1.4426950409 + u * (0.7213475204 + u * (0.4808983470 + u * 0.3606737602)))
+    return -fast_log2(tl.where(u < 0.03125, small, -fast_log2(1 - u)))
 
 
 @triton.jit
@@ -69,9 +88,20 @@ def ids_uniform(ids, position, seed):
 
 @triton.jit
 def winner(score, ids, vocab):
-    """(largest score, its lowest id)."""
-    best = tl.max(score)
-    return best, tl.min(tl.where(score == best, ids, vocab))
+    """The lowest id with the largest score."""
+    return tl.min(tl.where(score == tl.max(score), ids, vocab))
+
+
+@triton.jit
+def winner_from(bound, scores, ids, logits, vocab):
+    """The best of the chunks' winners whose key reaches the bound."""
+    return winner(tl.where(sortable(logits) >= bound, scores, float('-inf')), ids, vocab)
+
+
+@triton.jit
+def level_of(token, ids, logits):
+    """Key of the logit of one of the chunks' winners."""
+    return sortable(tl.max(tl.where(ids == token, logits, float('-inf'))))
 
 
 @triton.jit
@@ -79,6 +109,35 @@ def sortable(x):
     """Unsigned integers in the order of the floats."""
     bits = (x + 0.0).to(tl.uint32, bitcast=True)
     return tl.where(bits >= 0x80000000, bits ^ 0xFFFFFFFF, bits | 0x80000000)
+
+
+@triton.jit
+def add3(a0, a1, a2, b0, b1, b2):
+    return a0 + b0, a1 + b1, a2 + b2
+
+
+@triton.jit
+def sum3(one, two, three):
+    """Three sums at the price of one."""
+    if INTERPRETED:
+        return tl.sum(one), tl.sum(two), tl.sum(three)
+    else:
+        return tl.reduce((one, two, three), 0, add3)
+
+
+@triton.jit
+def largest_reaching(keys, weights, least):
+    """The largest key t with sum(weights[keys >= t]) >= least, two bits a step; 0 where the whole sum is below."""
+    found = tl.full([], 0, tl.uint32)
+    unit = tl.full([], 0x40000000, tl.uint32)
+    while unit > 0:
+        one = tl.where(keys >= found + unit, weights, 0)
+        two = tl.where(keys >= found + unit * 2, weights, 0)
+        three = tl.where(keys >= found + unit * 3, weights, 0)
+        one, two, three = sum3(one, two, three)
+        found += unit * ((one >= least).to(tl.uint32) + (two >= least).to(tl.uint32) + (three >= least).to(tl.uint32))
+        unit >>= 2
+    return found
 
 
 @triton.jit
@@ -104,7 +163,7 @@ def scan_kernel(
     if DRAW:
         heat = tl.load(temperature + row)
         if heat >= COLD:
-            inverse = divide(1.0, heat)
+            inverse = divide(1.0, heat) * TO_BASE_2
             score = x * inverse + gumbel(
                 chunk_uniform(chunk * CHUNK, tl.load(positions + row), tl.load(seeds + row), CHUNK)
             )
@@ -112,31 +171,64 @@ def scan_kernel(
                 top = tl.max(x)
                 tl.store(tops + cell, top)
                 shift = tl.where(top == float('-inf'), 0.0, top)
-                tl.store(masses + cell, tl.sum(exp((x - shift) * inverse)))
+                tl.store(masses + cell, tl.sum(tl.exp2((x - shift) * inverse)))
                 of_group = tl.max(tl.reshape(x, [CHUNK // GROUP, GROUP]), 1)
                 at = chunk * (CHUNK // GROUP) + tl.arange(0, CHUNK // GROUP)
                 tl.store(group_tops + row * groups + at, of_group)
-    best, token = winner(score, ids, vocab)
-    tl.store(scores + cell, best)
+    token = winner(score, ids, vocab)
+    tl.store(scores + cell, tl.max(score))
     tl.store(winners + cell, token)
     if FILTER:
         tl.store(winner_logits + cell, tl.max(tl.where(ids == token, x, float('-inf'))))
 
 
 @triton.jit
-def mass_from(values, inverse, top, keys, bound):
-    """Softmax mass, relative to the largest logit, of the values whose key reaches the bound."""
-    return tl.sum(tl.where(keys >= bound, exp((values - top) * inverse), 0.0))
+def check_kernel(
+    logits, row_stride, vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits, above, chunks,
+    CHUNKS: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr, TOP_K: tl.constexpr, MIN_P: tl.constexpr,
+):
+    """Program (row, part), for rows with top_p alone: mass above the winner and above the next one, of every PARTS-th
+    step.
+    """
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    heat = tl.load(temperature + row)
+    wanted = (heat >= COLD) & (tl.load(top_p + row) < 1.0)
+    if TOP_K:
+        k = tl.load(top_k + row)
+        wanted = wanted & ((k <= 0) | (k >= vocab))
+    if MIN_P:
+        wanted = wanted & (tl.load(min_p + row) <= 0.0)
+    if wanted:
+        chunk = tl.arange(0, CHUNKS)
+        here = chunk < chunks
+        cell = row * chunks + chunk
+        score = tl.load(scores + cell, here, other=float('-inf'))
+        ids = tl.load(winners + cell, here, other=vocab)
+        won = tl.load(winner_logits + cell, here, other=float('-inf'))
+        top = tl.max(tl.load(tops + cell, here, other=float('-inf')))
+        first = level_of(winner(score, ids, vocab), ids, won)
+        second = level_of(winner_from(first + 1, score, ids, won, vocab), ids, won)
+        inverse = divide(1.0, heat) * TO_BASE_2
+        mass, rest = tl.zeros([STEP], tl.float32), tl.zeros([STEP], tl.float32)
+        for start in range(part * STEP, vocab, PARTS * STEP):
+            at = start + tl.arange(0, STEP)
+            x = tl.load(logits + row * row_stride + at, at < vocab, other=float('-inf')).to(tl.float32)
+            weight = tl.where(at < vocab, tl.exp2((x - top) * inverse), 0.0)
+            key = sortable(x)
+            mass += tl.where(key > first, weight, 0.0)
+            rest += tl.where(key > second, weight, 0.0)
+        tl.store(above + (row * 2) * PARTS + part, tl.sum(mass))
+        tl.store(above + (row * 2 + 1) * PARTS + part, tl.sum(rest))
 
 
 @triton.jit
 def row_mass(logits, vocab, inverse, top, bound, STEP: tl.constexpr):
-    """Softmax mass of the row's ids whose key reaches the bound."""
+    """Softmax mass, relative to the largest logit, of the row's ids whose key reaches the bound."""
     mass = tl.zeros([STEP], tl.float32)
     for first in range(0, vocab, STEP):
         ids = first + tl.arange(0, STEP)
         x = tl.load(logits + ids, ids < vocab, other=float('-inf')).to(tl.float32)
-        mass += tl.where((sortable(x) >= bound) & (ids < vocab), exp((x - top) * inverse), 0.0)
+        mass += tl.where((sortable(x) >= bound) & (ids < vocab), tl.exp2((x - top) * inverse), 0.0)
     return tl.sum(mass)
 
 
@@ -154,75 +246,64 @@ def row_kth(logits, vocab, k, STEP: tl.constexpr):
             one += (key >= found + unit).to(tl.int32)
             two += (key >= found + unit * 2).to(tl.int32)
             three += (key >= found + unit * 3).to(tl.int32)
-        steps = (tl.sum(one) >= k).to(tl.uint32) + (tl.sum(two) >= k).to(tl.uint32) + (tl.sum(three) >= k).to(tl.uint32)
-        found += unit * steps
+        one, two, three = sum3(one, two, three)
+        found += unit * ((one >= k).to(tl.uint32) + (two >= k).to(tl.uint32) + (three >= k).to(tl.uint32))
         unit >>= 2
     return found
 
 
 @triton.jit
-def collect(logits, vocab, k, group_tops, groups, lists, values, tokens,
-            GROUP: tl.constexpr, GROUPS: tl.constexpr, ROOM: tl.constexpr):
-    """Gather the ids whose logit reaches the k-th largest group maximum; returns their number, > ROOM if too many."""
-    group = tl.arange(0, GROUPS)
-    of_group = tl.load(group_tops + group, group < groups, other=float('-inf'))
-    key = tl.where(group < groups, sortable(of_group), 0)
-    bound = tl.full([], 0, tl.uint32)
-    unit = tl.full([], 0x80000000, tl.uint32)
-    while unit > 0:
-        bound = tl.where(tl.sum((key >= bound + unit).to(tl.int32)) >= k, bound + unit, bound)
-        unit >>= 1
-    chosen = (key >= bound) & (group < groups)
-    tl.store(lists + tl.cumsum(chosen.to(tl.int32), 0) - 1, group, chosen)
-    tl.debug_barrier()
-    number, found = tl.sum(chosen.to(tl.int32)), 0
-    for first in range(0, number, 8):
-        slot = first + tl.arange(0, 8)
-        which = tl.load(lists + slot, slot < number, other=0)
-        ids = tl.reshape(which[:, None] * GROUP + tl.arange(0, GROUP)[None, :], [8 * GROUP])
-        live = tl.reshape((slot < number)[:, None] & (tl.arange(0, GROUP) >= 0)[None, :], [8 * GROUP]) & (ids < vocab)
-        x = tl.load(logits + ids, live, other=float('-inf')).to(tl.float32)
-        live &= sortable(x) >= bound
-        at = found + tl.cumsum(live.to(tl.int32), 0) - 1
-        tl.store(values + at, x, live & (at < ROOM))
-        tl.store(tokens + at, ids, live & (at < ROOM))
-        found += tl.sum(live.to(tl.int32))
-    tl.debug_barrier()
+def collect(
+    logits, vocab, of_group, group, bound, lists, values, tokens, GROUP: tl.constexpr, MAX_K: tl.constexpr,
+    ROOM: tl.constexpr,
+):
+    """Gather the ids whose key reaches the bound; returns their number, > ROOM if there are too many."""
+    chosen = of_group >= bound
+    number, found = tl.sum(chosen.to(tl.int32)), ROOM + 1
+    if number <= 2 * MAX_K:
+        tl.store(lists + tl.cumsum(chosen.to(tl.int32), 0) - 1, group, chosen)
+        tl.debug_barrier()
+        found = 0
+        for first in range(0, number, 8):
+            slot = first + tl.arange(0, 8)
+            which = tl.load(lists + slot, slot < number, other=0)
+            ids = which[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+            live = (slot < number)[:, None] & (ids < vocab)
+            x = tl.load(logits + ids, live, other=float('-inf')).to(tl.float32)
+            live = live & (sortable(x) >= bound)
+            x, ids, live = tl.reshape(x, [8 * GROUP]), tl.reshape(ids, [8 * GROUP]), tl.reshape(live, [8 * GROUP])
+            at = found + tl.cumsum(live.to(tl.int32), 0) - 1
+            tl.store(values + at, x, live & (at < ROOM))
+            tl.store(tokens + at, ids, live & (at < ROOM))
+            found += tl.sum(live.to(tl.int32))
+        tl.debug_barrier()
     return found
 
 
 @triton.jit
-def pick_from_few(
-    x, candidates, found, k, p, bound, inverse, top, position, seed, vocab, ROOM: tl.constexpr
-):
-    """The token among collected candidates, which include all of the top k."""
-    key = tl.where(tl.arange(0, ROOM) < found, sortable(x), 0)
-    kth = tl.full([], 0, tl.uint32)
-    unit = tl.full([], 0x80000000, tl.uint32)
-    while unit > 0:
-        kth = tl.where(tl.sum((key >= kth + unit).to(tl.int32)) >= k, kth + unit, kth)
-        unit >>= 1
-    bound = tl.maximum(bound, kth)
+def pick_from_few(x, candidates, found, k, p, bound, inverse, top, position, seed, vocab, ROOM: tl.constexpr):
+    """The token among collected candidates, which include all that k (0 = off) and the bound leave."""
+    live = tl.arange(0, ROOM) < found
+    key = tl.where(live, sortable(x), 0)
+    if k > 0:
+        bound = tl.maximum(bound, largest_reaching(key, live.to(tl.int32), k))
     if p < 1.0:
-        wanted = p * mass_from(x, inverse, top, key, bound)
-        nucleus = tl.full([], 0, tl.uint32)
-        unit = tl.full([], 0x80000000, tl.uint32)
-        while unit > 0:
-            mass = mass_from(x, inverse, top, key, nucleus + unit)
-            nucleus = tl.where(mass >= wanted, nucleus + unit, nucleus)
-            unit >>= 1
+        mass = tl.where(key >= bound, tl.exp2((x - top) * inverse), 0.0)
+        nucleus = largest_reaching(key, mass, p * tl.sum(mass))
         bound = tl.maximum(bound, tl.minimum(nucleus, sortable(top)))  # top_p = 0 keeps the largest logit
     noisy = x * inverse + gumbel(ids_uniform(candidates, position, seed))
-    _, token = winner(tl.where(key >= bound, noisy, float('-inf')), candidates, vocab)
-    return token
+    return winner(tl.where(live & (key >= bound), noisy, float('-inf')), candidates, vocab)
 
 
 @triton.jit
 def pick_from_row(
-    logits, vocab, chunk, here, chunk_top, score, ids, won, p, wanted, bound, inverse, top, position, seed,
+    logits, vocab, chunk, here, chunk_top, score, ids, won, p, wanted, bound, sure, inverse, top, position, seed,
     CHUNK: tl.constexpr, CHUNKS: tl.constexpr, STEP: tl.constexpr,
 ):
-    """The token among all ids from bound on, by rejection; score, ids, won: the winner of each chunk and its logit."""
+    """The token among all ids from bound on, by rejection.
+
+    score, ids, won: the winner of each chunk and its logit. sure: the key of a logit known to be in the nucleus.
+    """
     token = vocab
     searching = 1
     while searching > 0:
@@ -233,16 +314,17 @@ def pick_from_row(
             at = worst * CHUNK + tl.arange(0, CHUNK // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
             x = tl.load(logits + at, at < vocab, other=float('-inf')).to(tl.float32)
             noisy = x * inverse + gumbel(chunk_uniform(worst * CHUNK, position, seed, CHUNK))
-            best, next_id = winner(tl.where((sortable(x) >= bound) & (at < vocab), noisy, float('-inf')), at, vocab)
-            score = tl.where(chunk == worst, best, score)
+            noisy = tl.where((sortable(x) >= bound) & (at < vocab), noisy, float('-inf'))
+            next_id = winner(noisy, at, vocab)
+            score = tl.where(chunk == worst, tl.max(noisy), score)
             ids = tl.where(chunk == worst, next_id, ids)
             won = tl.where(chunk == worst, tl.max(tl.where(at == next_id, x, float('-inf'))), won)
-            stale &= chunk != worst
+            stale = stale & (chunk != worst)
             worst = tl.min(tl.where(stale, chunk, CHUNKS))
-        _, token = winner(tl.where(sortable(won) >= bound, score, float('-inf')), ids, vocab)
-        level = sortable(tl.max(tl.where(ids == token, won, float('-inf'))))
+        token = winner_from(bound, score, ids, won, vocab)
+        level = level_of(token, ids, won)
         searching = 0
-        if (p < 1.0) & (level < sortable(top)):
+        if (p < 1.0) & (level < sure):
             if row_mass(logits, vocab, inverse, top, level + 1, STEP) >= wanted:
                 bound = level + 1
                 searching = 1
@@ -252,10 +334,10 @@ def pick_from_row(
 @triton.jit
 def pick_kernel(
     out, logits, row_stride, vocab, temperature, top_k, top_p, min_p, seeds, positions,
-    tops, masses, scores, winners, winner_logits, group_tops, lists, values, tokens, chunks, groups,
+    tops, masses, scores, winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
     CHUNK: tl.constexpr, CHUNKS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, ROOM: tl.constexpr,
-    STEP: tl.constexpr, MAX_K: tl.constexpr, FILTER: tl.constexpr, TOP_K: tl.constexpr, TOP_P: tl.constexpr,
-    MIN_P: tl.constexpr,
+    STEP: tl.constexpr, PARTS: tl.constexpr, MAX_K: tl.constexpr, FILTER: tl.constexpr, TOP_K: tl.constexpr,
+    TOP_P: tl.constexpr, MIN_P: tl.constexpr,
 ):
     """Program (row)."""
     row = tl.program_id(0).to(tl.int64)
@@ -264,7 +346,7 @@ def pick_kernel(
     cell = row * chunks + chunk
     score = tl.load(scores + cell, here, other=float('-inf'))
     ids = tl.load(winners + cell, here, other=vocab)
-    _, token = winner(score, ids, vocab)
+    token = winner(score, ids, vocab)
     if FILTER:
         heat = tl.load(temperature + row)
         k, p, low = 0, 1.0, 0.0
@@ -276,43 +358,63 @@ def pick_kernel(
         if MIN_P:
             low = tl.load(min_p + row)
         if (heat >= COLD) & ((k > 0) | (p < 1.0) | (low > 0.0)):
-            inverse = divide(1.0, heat)
+            inverse = divide(1.0, heat) * TO_BASE_2
             chunk_top = tl.load(tops + cell, here, other=float('-inf'))
             top = tl.max(chunk_top)
+            won = tl.load(winner_logits + cell, here, other=float('-inf'))
             logits += row * row_stride
             position, seed = tl.load(positions + row), tl.load(seeds + row)
             bound = tl.full([], 0, tl.uint32)  # lowest key that stays
-            if MIN_P:
+            searching = 1
+            if (k > 0) | (low > 0.0):
                 if low > 0.0:
                     bound = sortable(tl.minimum(top + tl.log(low) * heat, top))
-            few = ROOM + 1
-            if TOP_K:
-                if (k > 0) & (k <= MAX_K) & (k <= groups):
+                group = tl.arange(0, GROUPS)
+                of_group = tl.load(group_tops + row * groups + group, group < groups, other=float('-inf'))
+                of_group = tl.where(group < groups, sortable(of_group), 0)
+                least = bound
+                if (k > 0) & (k <= MAX_K):
+                    least = tl.maximum(bound, largest_reaching(of_group, (group < groups).to(tl.int32), k))
+                few = ROOM + 1
+                if least > 0:
                     few = collect(
-                        logits, vocab, k, group_tops + row * groups, groups, lists + row * GROUPS, values + row * ROOM,
-                        tokens + row * ROOM, GROUP, GROUPS, ROOM,
+                        logits, vocab, of_group, group, least, lists + row * GROUPS, values + row * ROOM,
+                        tokens + row * ROOM, GROUP, MAX_K, ROOM,
                     )
-                    if few <= ROOM:
-                        slot = tl.arange(0, ROOM)
-                        x = tl.load(values + row * ROOM + slot, slot < few, other=float('-inf'))
-                        candidates = tl.load(tokens + row * ROOM + slot, slot < few, other=0)
-                        token = pick_from_few(
-                            x, candidates, few, k, p, bound, inverse, top, position, seed, vocab, ROOM
-                        )
-                if (k > 0) & (few > ROOM):
+                # a bound from min_p alone may leave fewer than k: then k changes nothing
+                if few <= ROOM:
+                    slot = tl.arange(0, ROOM)
+                    x = tl.load(values + row * ROOM + slot, slot < few, other=float('-inf'))
+                    candidates = tl.load(tokens + row * ROOM + slot, slot < few, other=0)
+                    token = pick_from_few(
+                        x, candidates, few, tl.minimum(k, few), p, bound, inverse, top, position, seed, vocab, ROOM
+                    )
+                    searching = 0
+                elif k > 0:
                     bound = tl.maximum(bound, row_kth(logits, vocab, k, STEP))
-            if few > ROOM:
-                wanted = 0.0
-                if p < 1.0:
+            wanted, sure = 0.0, sortable(top)
+            if TOP_P:
+                if (searching > 0) & (p < 1.0):
                     if bound > 0:
                         wanted = p * row_mass(logits, vocab, inverse, top, bound, STEP)
                     else:
-                        shift = tl.where(here, exp((chunk_top - top) * inverse), 0.0)
-                        wanted = p * tl.sum(tl.load(masses + cell, here, other=0.0) * shift)
-                won = tl.load(winner_logits + cell, here, other=float('-inf'))
+                        share = tl.where(here, tl.exp2((chunk_top - top) * inverse), 0.0)
+                        wanted = p * tl.sum(tl.load(masses + cell, here, other=0.0) * share)
+                        part = tl.arange(0, PARTS)
+                        mass = tl.sum(tl.load(above + (row * 2) * PARTS + part))
+                        rest = tl.sum(tl.load(above + (row * 2 + 1) * PARTS + part))
+                        first = level_of(token, ids, won)
+                        second = level_of(winner_from(first + 1, score, ids, won, vocab), ids, won)
+                        if (mass < wanted) | (first >= sure):
+                            searching = 0  # the winner stays
+                        elif rest < wanted:
+                            bound, sure = first + 1, second
+                        else:
+                            bound = tl.maximum(first, tl.minimum(second, sure - 1)) + 1
+            if searching > 0:
                 token = pick_from_row(
-                    logits, vocab, chunk, here, chunk_top, score, ids, won, p, wanted, bound, inverse, top, position,
-                    seed, CHUNK, CHUNKS, STEP,
+                    logits, vocab, chunk, here, chunk_top, score, ids, won, p, wanted, bound, sure, inverse, top,
+                    position, seed, CHUNK, CHUNKS, STEP,
                 )
     tl.store(out + row, tl.minimum(token, vocab - 1).to(tl.int64))
 
@@ -340,7 +442,8 @@ def penalty_kernel(
 def philox_uniform(seeds: torch.Tensor, positions: torch.Tensor, vocab: int) -> torch.Tensor:
     out = torch.empty(seeds.shape[0], vocab, dtype=torch.float32, device=seeds.device)
     if out.numel():
-        uniform_kernel[(seeds.shape[0], triton.cdiv(vocab, CHUNK))](out, seeds, positions, vocab, CHUNK=CHUNK, num_warps=4)
+        uniform_kernel[(seeds.shape[0], triton.cdiv(vocab, CHUNK))](out, seeds, positions, vocab, CHUNK=CHUNK,
+        num_warps=4)
     return out
 
 
@@ -368,10 +471,9 @@ def sample(
     winners = torch.empty(rows, chunks, dtype=torch.int32, device=device)
     scores = parts[0]
     tops, masses, winner_logits = (parts[1], parts[2], parts[3]) if filtered else (None, None, None)
-    group_tops = values = lists = tokens = None
+    group_tops = above = values = lists = tokens = None
     if filtered:
         group_tops = torch.empty(rows, groups, dtype=torch.float32, device=device)
-    if filtered and top_k is not None:
         values = torch.empty(rows, ROOM, dtype=torch.float32, device=device)
         tokens = torch.empty(rows, ROOM, dtype=torch.int32, device=device)
         lists = torch.empty(rows, group_room, dtype=torch.int32, device=device)
@@ -379,12 +481,19 @@ def sample(
         logits, logits.stride(0), vocab, temperature, seeds, positions, tops, masses, scores, winners, winner_logits,
         group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, num_warps=4,
     )
+    if filtered and top_p is not None:
+        above = torch.empty(rows, 2, PARTS, dtype=torch.float32, device=device)
+        check_kernel[(rows, PARTS)](
+            logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits,
+            above, chunks, CHUNKS=next_power_of_2(chunks), STEP=CHUNK, PARTS=PARTS, TOP_K=top_k is not None,
+            MIN_P=min_p is not None, num_warps=4,
+        )
     pick_kernel[(rows,)](
         out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
-        winners, winner_logits, group_tops, lists, values, tokens, chunks, groups,
-        CHUNK=CHUNK, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, MAX_K=MAX_K,
-        FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
-        num_warps=16 if filtered else 2,
+        winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
+        CHUNK=CHUNK, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, PARTS=PARTS,
+        MAX_K=MAX_K, FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
+        num_warps=8 if filtered else 2,
     )
     return out
 
