@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from swiftlite.checkpoint.config import read_json
 from swiftlite.checkpoint.mappings import MAPPINGS, Mapping
-from swiftlite.checkpoint.native import write_json
+from swiftlite.checkpoint.native import save_tensors, write_json
 from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError
 
@@ -232,7 +231,7 @@ def write_adapter(path: str | Path, adapter: Adapter, mapping: Mapping | None = 
     for name, weights in modules.items():
         tensors[f'{_PREFIX}{name}.lora_A.weight'] = weights.a.contiguous().clone()
         tensors[f'{_PREFIX}{name}.lora_B.weight'] = weights.b.contiguous().clone()
-    save_file(tensors, str(folder / 'adapter_model.safetensors'), metadata={'format': 'pt'})
+    save_tensors(tensors, folder / 'adapter_model.safetensors')
     write_json(folder / 'adapter_config.json', settings)
 
 

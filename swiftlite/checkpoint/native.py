@@ -74,6 +74,19 @@ def write_json(file: Path, value: dict) -> None:
     file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + '\n', encoding='utf-8')
 
 
+def save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Write a safetensors file with the permissions of any new file (safetensors alone makes it private)."""
+    save_file(tensors, str(file), metadata={'format': 'pt'})
+    share(file)
+
+
+def share(file: Path) -> None:
+    """Give a file the permissions that the umask grants."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
+
+
 def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """Stream tensors into model*.safetensors of at most `shard_bytes` (or one tensor) each, indexed if several."""
     names: list[tuple[Path, list[str]]] = []
@@ -81,7 +94,7 @@ def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shar
     try:
         for number, shard in enumerate(_shards(tensors, shard_bytes), 1):
             file = folder / f'model-{number:05d}.safetensors'
-            save_file(shard, str(file), metadata={'format': 'pt'})
+            save_tensors(shard, file)
             total += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
             names.append((file, list(shard)))
     except OSError as error:

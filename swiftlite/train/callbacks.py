@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from swiftlite.checkpoint.native import share
 from swiftlite.train.output import LOG_FILE, write_args
 
 ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
@@ -131,7 +132,7 @@ class Events(TrainerCallback):
 
 
 class SavedArgs(TrainerCallback):
-    """Copies sft_args.json into every checkpoint."""
+    """Copies sft_args.json into every checkpoint, and lets others read its weights as the umask says."""
 
     def __init__(self, record: dict[str, Any]):
         self.record = record
@@ -140,6 +141,8 @@ class SavedArgs(TrainerCallback):
         folder = Path(args.output_dir) / f'checkpoint-{state.global_step}'
         if state.is_world_process_zero and folder.is_dir():
             write_args(folder, self.record)
+            for file in folder.glob('*.safetensors'):
+                share(file)
 
 
 def progress_bar(info: str = '') -> Any:

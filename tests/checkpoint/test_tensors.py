@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swiftlite.checkpoint import fingerprint, iter_tensors, native_checkpoint, read_config
+from swiftlite.checkpoint import fingerprint, iter_tensors, load_tokenizer, native_checkpoint, read_config
 from swiftlite.checkpoint.mappings import MAPPINGS
 from swiftlite.checkpoint.native import write_shards
 from swiftlite.errors import SwiftliteError
@@ -123,9 +123,10 @@ def test_native_conversion_of_qwen_v1_computes_the_same(qwen_v1, cache):
     assert torch.allclose(logits, qwen_v1_logits(upstream, ids), atol=1e-4)
     assert fingerprint(converted) == fingerprint(folder)
     assert read_config(converted)['seq_length'] == 256
-    from transformers import AutoTokenizer
-
-    assert AutoTokenizer.from_pretrained(converted).encode('hé') == list('hé'.encode())
+    text = '<|im_start|>user\nh\u00e9 1234<|im_end|><|extra_204|>'
+    ids = AutoTokenizer.from_pretrained(converted).encode(text)
+    assert ids == load_tokenizer(folder).encode(text) == load_tokenizer(converted).encode(text)
+    assert (ids[0], ids[-1]) == (257, 463)
 
 
 def test_conversion_is_cached_by_content(qwen_v1, cache):

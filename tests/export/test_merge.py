@@ -69,6 +69,7 @@ def test_the_folder_is_complete(base, adapter, merge):
     assert tokenizer.encode('hello 你好') == AutoTokenizer.from_pretrained(base).encode('hello 你好')
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(base).chat_template
     assert (folder / 'generation_config.json').is_file()
+    assert (folder / 'model.safetensors').stat().st_mode == (folder / 'config.json').stat().st_mode
     assert not [file for file in folder.parent.iterdir() if file.name.startswith('.')]
 
 

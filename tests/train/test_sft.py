@@ -41,6 +41,8 @@ def test_what_a_lora_run_leaves(sft, checkpoint, data, capsys):
     assert (saved['sft_type'], saved['template_type'], saved['dtype']) == ('lora', 'tiny-chat', 'fp32')
     assert saved['dataset'] == [str(data)]
     assert saved['swiftlite_version'] == swiftlite.__version__
+    modes = {(last / name).stat().st_mode for name in ('adapter_model.safetensors', 'adapter_config.json')}
+    assert len(modes) == 1
     source = resolve_model(ckpt_dir=str(last))
     assert (source.adapter, source.model_id_or_path, source.template) == (str(last), str(checkpoint), 'tiny-chat')
     *lines, end = log_of(folder)
