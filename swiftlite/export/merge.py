@@ -67,21 +67,20 @@ def run(args: ExportArgs) -> str:
         SwiftliteError: the adapter belongs to another base, or changes nothing.
     """
     source = args.source()
-    if source.adapter is None:
+    lora = source.adapter
+    if lora is None:
         raise UsageError(f"--ckpt_dir '{args.ckpt_dir}' holds whole weights, no LoRA: there is nothing to merge")
     base = local_path(source.model_id_or_path, source.revision)
     source = complete(source, base)
     target = Path(args.output_dir or f'{str(args.ckpt_dir).rstrip("/")}-merged')
-    check_target(target, args.overwrite, [base, source.adapter])
-    check_base(source, base)
-    adapter = read_adapter(source.adapter, read_config(base))
+    check_target(target, args.overwrite, [base, lora])
+    check_base(lora, source.ckpt_args.get('base_fingerprint'), base)
+    adapter = read_adapter(lora, read_config(base))
     with replaced(target) as folder:
         merge = Merge(base, adapter)
         write_shards(merge.tensors(), folder)
         if not merge.changed:
-            raise SwiftliteError(
-                f'the adapter in {source.adapter} changes no weight: the merged model would be the base'
-            )
+            raise SwiftliteError(f'the adapter in {lora} changes no weight: the merged model would be the base')
         write_companions(args, source, base, folder)
         if args.verify:
             print(verify(base, adapter, str(folder)), flush=True)
@@ -104,15 +103,14 @@ def check_target(target: Path, overwrite: bool, needed: list[str]) -> None:
         raise UsageError(f'{target} is no checkpoint and is not replaced: give --output_dir for another folder')
 
 
-def check_base(source: ModelSource, base: str) -> None:
-    """Refuse a base that is not the one the adapter was trained on."""
+def check_base(lora: str, recorded: str | None, base: str) -> None:
+    """Refuse a base that is not the one the adapter was trained on; `recorded` is the fingerprint of that one."""
     if raw_config(base).get('quantization_config'):
         raise SwiftliteError(f'{base} is quantized: merge into the unquantized model, then quantize the result')
-    recorded = source.ckpt_args.get('base_fingerprint')
     if recorded is None:
-        print(f'note: {source.adapter} does not record its base; only names and shapes are checked', flush=True)
+        print(f'note: {lora} does not record its base; only names and shapes are checked', flush=True)
     elif recorded != fingerprint(base):
-        raise SwiftliteError(f'the adapter in {source.adapter} was trained on another model than {base}')
+        raise SwiftliteError(f'the adapter in {lora} was trained on another model than {base}')
 
 
 def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: Path) -> None:
@@ -124,15 +122,15 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
     else:
         write_config(base, folder)
     tokenizer = load_tokenizer(base)
-    name = args.template_type or source.template or detect(tokenizer)
-    own = chat_template(get_template(name, tokenizer, **args.template_options())) if name else None
+    template = args.template_type or source.template or detect(tokenizer)
+    own = chat_template(get_template(template, tokenizer, **args.template_options())) if template else None
     if own is not None:
         tokenizer.chat_template = own
     tokenizer.save_pretrained(str(folder))
     saved: dict[str, Any] = {
         **source.ckpt_args,
         'sft_type': 'full',
-        'template_type': name,
+        'template_type': template,
         'merged_from': source.adapter,
     }
     saved.setdefault('model_type', source.model_type)
