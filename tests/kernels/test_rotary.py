@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,63 @@ def test_inverse_undoes(target):
     assert naive.error(turned, x) > 0.1
     ops.rotary_embedding(positions, turned, None, 64, cache, True, 0, True)
     assert naive.error(turned, x) < 1e-6
+
+
+@given(
+    tokens=st.integers(1, 6), heads=st.sampled_from([(1, 1), (7, 1), (4, 4), (14, 2)]),
+    head_size=st.sampled_from([24, 64, 80, 128]), rotation=st.sampled_from(['whole', 'half', 'pairs']),
+    biased=st.booleans(), normed=st.sampled_from([(False, False), (True, True), (False, True)]), dtype=st.integers(0, 2),
+)
+def test_fused_equals_the_separate_ops(target, tokens, heads, head_size, rotation, biased, normed, dtype):
+    dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
+    heads, kv_heads = heads
+    width = (heads + 2 * kv_heads) * head_size
+    qkv = torch.randn(tokens, width + 8, device=device).to(dtype)[:, :width]
+    bias = torch.randn(width, device=device).to(dtype) if biased else None
+    weights = [torch.randn(head_size, device=device).to(dtype) if given else None for given in normed]
+    table = angles(head_size // (2 if rotation == 'half' else 1), device)
+    positions = torch.randint(0, 64, (tokens,), device=device)
+    slots = torch.randperm(64, device=device)[:tokens]
+    slots[1::3] = -1
+    cache = torch.zeros(4, 2, 16, kv_heads, head_size, device=device, dtype=dtype)
+    one = torch.ones(1, device=device)
+
+    rows = qkv.cpu() if bias is None else (qkv.cpu() + bias.cpu())
+    query, key, value = rows.unflatten(-1, (-1, head_size)).split([heads, kv_heads, kv_heads], dim=1)
+    parts = []
+    for x, weight in zip((query, key), weights, strict=True):
+        x = x.double() if weight is None else naive.rms_norm(x, weight.cpu(), 1e-6)
+        parts.append(naive.rotate(x, positions.cpu(), table.cpu(), rotation != 'pairs', 0, False))
+    target.ops('rotary').rotary_and_cache(
+        qkv, bias, *weights, 1e-6, positions, head_size, table, rotation != 'pairs', cache[:, 0], cache[:, 1], slots,
+        'auto', one, one,
+    )
+    assert naive.error(qkv[:, : heads * head_size].reshape(tokens, heads, head_size), parts[0]) < 2 * naive.TOLERANCE[dtype]
+    want = torch.zeros(2, 64, kv_heads, head_size, dtype=torch.float64)
+    for token, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            want[0, slot], want[1, slot] = parts[1][token], value[token].double()
+    assert naive.error(cache[:, 0].reshape(64, kv_heads, head_size), want[0]) < 2 * naive.TOLERANCE[dtype]
+    assert torch.equal(cache[:, 1].reshape(64, kv_heads, head_size).double().cpu(), want[1])
+
+
+def test_fused_fp8(target):
+    if target.name == 'interpreted':
+        pytest.skip('the interpreter has no fp8 conversion')
+    qkv = torch.randn(5, 8 * 64, device=target.device)
+    caches = [torch.zeros(2, 2, 16, 2, 64, device=target.device, dtype=torch.uint8) for _ in range(2)]
+    positions, slots = torch.arange(5, device=target.device), torch.tensor([3, 0, -1, 31, 16], device=target.device)
+    scales = torch.tensor([0.5, 2.0], device=target.device)
+    table = angles(64, target.device)
+    separate = qkv.clone()
+    target.ops('rotary').rotary_and_cache(
+        qkv, None, None, None, 1e-6, positions, 64, table, True, caches[0][:, 0], caches[0][:, 1], slots, 'fp8', scales,
+        scales,
+    )
+    query, key, value = separate.view(5, 8, 64).split([4, 2, 2], dim=1)
+    target.ops('rotary').rotary_embedding(positions, query, key, 64, table, True)
+    target.ops('cache').reshape_and_cache_flash(
+        key, value, caches[1][:, 0], caches[1][:, 1], slots, 'fp8', scales, scales
+    )
+    assert naive.error(qkv[:, :256], separate[:, :256]) < 1e-6
+    assert naive.error(*[x.view(torch.float8_e4m3fn).float() for x in caches]) < 1e-3

@@ -1,10 +1,10 @@
-"""Rotary position embedding."""
+"""Rotary position embedding, alone and fused with the steps between a qkv projection and attention."""
 
 import torch
 
 from swiftlite_kernels.dispatch import backend
 
-__all__ = ['rotary_embedding']
+__all__ = ['rotary_and_cache', 'rotary_embedding']
 
 
 def rotary_embedding(
@@ -27,4 +27,34 @@ def rotary_embedding(
     """
     backend('rotary', query).rotary_embedding(
         positions, query, key, head_size, cos_sin_cache, is_neox, rope_dim_offset, inverse
+    )
+
+
+def rotary_and_cache(
+    qkv: torch.Tensor,
+    bias: torch.Tensor | None,
+    query_weight: torch.Tensor | None,
+    key_weight: torch.Tensor | None,
+    epsilon: float,
+    positions: torch.Tensor,
+    head_size: int,
+    cos_sin_cache: torch.Tensor,
+    is_neox: bool,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    kv_cache_dtype: str,
+    k_scale: torch.Tensor,
+    v_scale: torch.Tensor,
+) -> None:
+    """All that lies between the qkv projection and attention, in one launch where the rotation covers the whole head.
+
+    qkv [T, (heads + 2 * kv_heads) * head_size]: query, key, value. In this order: add bias [width] or None (rounded to the
+    dtype); rms_norm each query and key head with query_weight, key_weight [head_size] or None; rotary_embedding of query
+    and key at positions int64 [T]; reshape_and_cache_flash of key and value. The query is left in its place in qkv; the
+    key and value part of qkv is scratch afterwards. Rounding is that of the separate ops.
+    """
+    backend('rotary', qkv).rotary_and_cache(
+        qkv, bias, query_weight, key_weight, epsilon, positions, head_size, cos_sin_cache, is_neox, key_cache,
+        value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale,
     )

@@ -1,10 +1,16 @@
-"""Rotary position embedding in Triton: a program a token turns all heads of query and key."""
+"""Rotary position embedding in Triton: a program a token turns all heads of query and key.
+
+The fused kernel's program takes one key head of a token with its query heads and its value.
+"""
 
 import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import next_power_of_2
+from swiftlite_kernels.cache.dtypes import cache_view, fp8_dtype
+from swiftlite_kernels.cache.triton import reshape_and_cache_flash
+from swiftlite_kernels.norm.triton import rms_norm
+from swiftlite_kernels.triton import divide, next_power_of_2
 
 
 @triton.jit
@@ -80,3 +86,121 @@ def tokens_and_heads(x: torch.Tensor, position_dims: int, head_size: int) -> tor
     if x.dim() == position_dims + 1:
         x = x.unflatten(-1, (-1, head_size))
     return x if position_dims == 1 else x.view(-1, *x.shape[-2:])
+
+
+@triton.jit
+def stored(x, scale, FP8: tl.constexpr, LIMIT: tl.constexpr):
+    return tl.clamp(divide(x, scale + tl.zeros(x.shape, tl.float32)), -LIMIT, LIMIT) if FP8 else x
+
+
+@triton.jit(do_not_specialize=['tokens'])
+def fused_kernel(
+    qkv, bias, query_weight, key_weight, positions, cache, key_cache, value_cache, slots, k_scale, v_scale, epsilon,
+    heads, kv_heads, tokens, row_stride, cache_stride, key_block, key_place, key_head, value_block, value_place,
+    value_head,
+    GROUP: tl.constexpr, BIAS: tl.constexpr, QUERY_NORM: tl.constexpr, KEY_NORM: tl.constexpr, FP8: tl.constexpr,
+    PER_HEAD: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
+    HALF_PAD: tl.constexpr,
+):
+    """Program (token, key head): rows are its GROUP query heads, the key, the value; columns half a head."""
+    token, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, pair = tl.arange(0, ROWS), tl.arange(0, HALF_PAD)
+    is_query, is_key, is_value = row < GROUP, row == GROUP, row == GROUP + 1
+    head = tl.where(is_query, kv_head * GROUP + row, heads + kv_head + tl.where(is_value, kv_heads, 0))
+    column = head[:, None] * (2 * HALF) + pair[None, :]
+    mask = (row < GROUP + 2)[:, None] & (pair < HALF)[None, :]
+    at = qkv + token * row_stride + column
+    first, second = tl.load(at, mask, other=0.0), tl.load(at + HALF, mask, other=0.0)
+    dtype = first.dtype
+    a, b = first.to(tl.float32), second.to(tl.float32)
+    if BIAS:
+        a = (a + tl.load(bias + column, mask, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
+        b = (b + tl.load(bias + column + HALF, mask, other=0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    if QUERY_NORM or KEY_NORM:
+        normed = (is_query & QUERY_NORM) | (is_key & KEY_NORM)
+        factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + epsilon)
+        weight_a, weight_b = tl.full([ROWS, HALF_PAD], 1.0, tl.float32), tl.full([ROWS, HALF_PAD], 1.0, tl.float32)
+        if QUERY_NORM:
+            wa = tl.load(query_weight + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
+            wb = tl.load(query_weight + HALF + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
+            weight_a, weight_b = tl.where(is_query[:, None], wa, weight_a), tl.where(is_query[:, None], wb, weight_b)
+        if KEY_NORM:
+            wa = tl.load(key_weight + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
+            wb = tl.load(key_weight + HALF + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
+            weight_a, weight_b = tl.where(is_key[:, None], wa, weight_a), tl.where(is_key[:, None], wb, weight_b)
+        unit_a = (a * factor[:, None]).to(dtype).to(tl.float32) * weight_a
+        unit_b = (b * factor[:, None]).to(dtype).to(tl.float32) * weight_b
+        a = tl.where(normed[:, None], unit_a.to(dtype).to(tl.float32), a)
+        b = tl.where(normed[:, None], unit_b.to(dtype).to(tl.float32), b)
+    angles = cache + tl.load(positions + token).to(tl.int64) * cache_stride
+    cos = tl.load(angles + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
+    sin = tl.load(angles + HALF + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
+    turned_a = tl.where(is_value[:, None], a, a * cos - b * sin).to(dtype)
+    turned_b = tl.where(is_value[:, None], b, b * cos + a * sin).to(dtype)
+    tl.store(at, turned_a, mask & is_query[:, None])
+    tl.store(at + HALF, turned_b, mask & is_query[:, None])
+    slot = tl.load(slots + token, token < tokens, other=-1)
+    if slot >= 0:
+        block, place = slot // BLOCK_SIZE, slot % BLOCK_SIZE
+        a, b = turned_a.to(tl.float32), turned_b.to(tl.float32)
+        scale_k, scale_v = 1.0, 1.0
+        if FP8:
+            scale_k = tl.load(k_scale + (kv_head if PER_HEAD else 0))
+            scale_v = tl.load(v_scale + (kv_head if PER_HEAD else 0))
+        k_at = key_cache + block * key_block + place * key_place + kv_head * key_head + pair[None, :] + row[:, None] * 0
+        v_at = value_cache + block * value_block + place * value_place + kv_head * value_head
+        v_at = v_at + pair[None, :] + row[:, None] * 0
+        k_mask, v_mask = mask & is_key[:, None], mask & is_value[:, None]
+        element = key_cache.dtype.element_ty
+        tl.store(k_at, stored(a, scale_k, FP8, LIMIT).to(element), k_mask)
+        tl.store(k_at + HALF, stored(b, scale_k, FP8, LIMIT).to(element), k_mask)
+        tl.store(v_at, stored(a, scale_v, FP8, LIMIT).to(element), v_mask)
+        tl.store(v_at + HALF, stored(b, scale_v, FP8, LIMIT).to(element), v_mask)
+
+
+def rotary_and_cache(
+    qkv: torch.Tensor,
+    bias: torch.Tensor | None,
+    query_weight: torch.Tensor | None,
+    key_weight: torch.Tensor | None,
+    epsilon: float,
+    positions: torch.Tensor,
+    head_size: int,
+    cos_sin_cache: torch.Tensor,
+    is_neox: bool,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    kv_cache_dtype: str,
+    k_scale: torch.Tensor,
+    v_scale: torch.Tensor,
+) -> None:
+    tokens, width = qkv.shape
+    if tokens == 0:
+        return
+    kv_heads = key_cache.shape[2]
+    heads = width // head_size - 2 * kv_heads
+    if not is_neox or cos_sin_cache.shape[-1] != head_size:
+        if bias is not None:
+            qkv += bias
+        query, key, value = qkv.unflatten(-1, (-1, head_size)).split([heads, kv_heads, kv_heads], dim=1)
+        for x, weight in ((query, query_weight), (key, key_weight)):
+            if weight is not None:
+                rms_norm(x, x, weight, epsilon)
+        rotary_embedding(positions, query, key, head_size, cos_sin_cache, is_neox)
+        reshape_and_cache_flash(key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale)
+        return
+    fp8 = fp8_dtype(kv_cache_dtype)
+    if fp8 is not None:
+        key_cache, value_cache = cache_view(key_cache, fp8), cache_view(value_cache, fp8)
+    group = heads // kv_heads
+    fused_kernel[(tokens, kv_heads)](
+        qkv, bias, query_weight, key_weight, positions, cos_sin_cache, key_cache, value_cache, slot_mapping, k_scale,
+        v_scale, epsilon, heads, kv_heads, slot_mapping.shape[0], qkv.stride(0), cos_sin_cache.stride(0),
+        *key_cache.stride()[:3], *value_cache.stride()[:3],
+        GROUP=group, BIAS=bias is not None, QUERY_NORM=query_weight is not None, KEY_NORM=key_weight is not None,
+        FP8=fp8 is not None, PER_HEAD=fp8 is not None and k_scale.numel() > 1,
+        LIMIT=1.0 if fp8 is None else torch.finfo(fp8).max, BLOCK_SIZE=key_cache.shape[1],
+        ROWS=next_power_of_2(group + 2), HALF=head_size // 2, HALF_PAD=next_power_of_2(head_size // 2),
+        num_warps=4 if group > 2 else 1,
+    )
