@@ -96,7 +96,10 @@ def run(args: SftArgs) -> dict[str, Any]:
         raise SwiftliteError(f'a checkpoint in {folder} cannot be written: {error}') from error
     finally:
         log.close()
-    return finish(trainer, folder, lora=save_dtype is None)
+    summary = finish(trainer, folder, lora=save_dtype is None)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return summary
 
 
 def encode(
@@ -192,7 +195,7 @@ def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path, record: dict
 
 def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     """Write the summary and the pictures, print the next commands."""
-    state = trainer.state
+    state, tokens = trainer.state, trainer.all_tokens_seen()
     last = folder / f'checkpoint-{state.global_step}'
     best = state.best_model_checkpoint
     best = best if best and Path(best).is_dir() else None
@@ -200,7 +203,7 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     summary = {
         'train_loss': metrics.get('train_loss'),
         'train_runtime': metrics.get('train_runtime'),
-        'tokens': trainer.tokens_seen,
+        'tokens': tokens,
         'global_step': state.global_step,
         'best_metric': state.best_metric,
         'best_model_checkpoint': best,
@@ -216,7 +219,7 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     except ImportError:
         say("note: no loss curve is drawn; pip install 'swiftlite[plots]' for it")
     runtime = summary['train_runtime'] or 0
-    say(f'trained {trainer.tokens_seen:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
+    say(f'trained {tokens:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
     say(f'last checkpoint: {last}')
     if best and best != str(last):
         say(f'best checkpoint: {best} (eval loss {state.best_metric:.4f})')

@@ -79,6 +79,12 @@ class SftTrainer(Trainer):
         loss = outputs['loss_sum'] * (self.args.world_size / (num_items_in_batch or trained))
         return (loss, outputs) if return_outputs else loss
 
+    def all_tokens_seen(self) -> int:
+        """Real input tokens of all processes so far."""
+        if self.args.world_size == 1:
+            return self.tokens_seen
+        return int(self.accelerator.reduce(torch.tensor(self.tokens_seen, device=self.args.device), 'sum'))
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # not reported; counting walks all modules at every step
 
