@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from swiftlite.checkpoint.adapter import adapter_config
 from swiftlite.checkpoint.config import generation_config
 from swiftlite.engine.config import EngineConfig
+from swiftlite.errors import UsageError
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
@@ -42,7 +43,10 @@ def prepare(args: RunArgs) -> Setup:
     Raises UsageError and SwiftliteError: a model or adapter that is not there, or not an adapter.
     """
     source = args.source()
-    adapters = ({DEFAULT_ADAPTER: source.adapter} if source.adapter else {}) | args.adapters()
+    adapters = {DEFAULT_ADAPTER: source.adapter} if source.adapter else {}
+    if adapters.keys() & args.adapters().keys():
+        raise UsageError(f"--lora_modules names '{DEFAULT_ADAPTER}', which is the LoRA in --ckpt_dir")
+    adapters |= args.adapters()
     ranks = [_rank(path) for path in adapters.values()]
     path = local_path(source.model_id_or_path, source.revision)
     source = complete(source, path)

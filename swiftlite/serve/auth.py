@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from swiftlite.serve.errors import ApiError
@@ -16,13 +15,14 @@ class ApiKeyGuard:
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
-        self._expected = f'Bearer {key}'.encode()
+        self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         guarded = scope['type'] == 'http' and scope['method'] != 'OPTIONS' and scope['path'].startswith('/v1')
         if guarded:
-            given = Headers(scope=scope).get('Authorization', '').encode()
-            if not hmac.compare_digest(given, self._expected):
+            given = dict(scope['headers']).get(b'authorization', b'')
+            scheme, _, key = given.partition(b' ')
+            if scheme.lower() != b'bearer' or not hmac.compare_digest(key.strip(), self._key):
                 what = 'The API key is wrong' if given else 'An API key is required'
                 reply = error_reply(ApiError(f'{what}: send "Authorization: Bearer <key>".', status=401))
                 return await reply(scope, receive, send)

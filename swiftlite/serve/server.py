@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ import psutil
 import uvicorn
 
 from swiftlite.engine.async_engine import AsyncEngine
-from swiftlite.errors import SwiftliteError
+from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.setup import Setup, prepare
 from swiftlite.serve.app import create_app
 from swiftlite.serve.models_list import ServedModels
@@ -49,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        if error.errno == 98:
+        if error.errno == errno.EADDRINUSE:
             message = f'Port {port} of {host} is in use: give another one with --port, or 0 for a free one.'
             raise SwiftliteError(message) from None
         reason = error.strerror or error
@@ -70,6 +71,15 @@ async def _serve(args: DeployArgs, setup: Setup) -> int:
     service = await _unless(stop, _start(args, setup))
     if service is None:
         return 130
+    try:
+        await _answer(args, service, stop)
+    finally:
+        await service.engine.shutdown(drain=False)
+    return 0
+
+
+async def _answer(args: DeployArgs, service: Service, stop: asyncio.Event) -> None:
+    """Answer requests until `stop`, then finish those that run."""
     listener = listen(args.host, args.port)
     config = uvicorn.Config(
         create_app(service),
@@ -82,15 +92,11 @@ async def _serve(args: DeployArgs, setup: Setup) -> int:
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
-    logger = asyncio.create_task(log_stats(service, args.log_interval))
+    stats = asyncio.create_task(log_stats(service, args.log_interval))
     _print_ready(args, service, listener)
-    try:
-        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        await _finish(server, serving, service, args.shutdown_timeout)
-    finally:
-        logger.cancel()
-        await service.engine.shutdown(drain=False)
-    return 0
+    await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await _finish(server, serving, service, args.shutdown_timeout)
+    stats.cancel()
 
 
 async def _start(args: DeployArgs, setup: Setup) -> Service:
@@ -106,6 +112,10 @@ async def _start(args: DeployArgs, setup: Setup) -> Service:
             aliases=given,
         )
         for name, path in setup.adapters.items():
+            if name in models.names:
+                raise UsageError(
+                    f"--lora_modules names '{name}', which is the base model: give the adapter another name"
+                )
             request = models.request_for(name, path)
             await engine.add_lora(request)
             models.add(request)
@@ -113,6 +123,8 @@ async def _start(args: DeployArgs, setup: Setup) -> Service:
         try:
             template = setup.template(engine.tokenizer)
         except SwiftliteError as error:
+            if args.template_type is not None:
+                raise
             print(f'/v1/chat/completions is off: {error}', file=sys.stderr, flush=True)
     except BaseException:
         await engine.shutdown(drain=False)
@@ -122,6 +134,8 @@ async def _start(args: DeployArgs, setup: Setup) -> Service:
 
 async def _finish(server: uvicorn.Server, serving: asyncio.Task[None], service: Service, timeout: float) -> None:
     """Take no more connections, let what runs finish for `timeout` seconds, then cut it with an error."""
+    for listener in getattr(server, 'servers', []):
+        listener.close()  # uvicorn does so a tenth of a second later
     if service.tasks:
         print(
             f'Finishing {len(service.tasks)} running requests, at most {timeout:g} s (again: stop at once)', flush=True

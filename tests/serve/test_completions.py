@@ -1,3 +1,5 @@
+import asyncio
+
 import httpx
 import openai
 import pytest
@@ -74,3 +76,15 @@ def test_tokenize_and_back(server: ServerThread) -> None:
     assert given['max_model_len'] == 512
     back = httpx.post(f'{server.url}/detokenize', json={'tokens': given['tokens']}).json()
     assert back == {'prompt': '你好 there'}
+
+
+async def test_long_and_short_prompts_are_tokenized_side_by_side(server: ServerThread) -> None:
+    texts = ['你好 ' * 12_000, 'short', 'long ' * 9_000] * 6
+
+    async def count(client: httpx.AsyncClient, text: str) -> int:
+        return (await client.post(f'{server.url}/tokenize', json={'prompt': text})).json()['count']
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        counts = await asyncio.gather(*(count(client, text) for text in texts))
+    tokenizer = server.service.engine.tokenizer
+    assert counts == [len(tokenizer(text)['input_ids']) for text in texts[:3]] * 6
