@@ -9,13 +9,15 @@ from typing import Any
 from functions import FUNCTIONS, Function, make
 from identity import turn as identity_turn
 from instructions import any_turn
-from smalltalk import UNKNOWN, exchange
+from smalltalk import exchange
 from splits import Draw, Row
+from talk import UNKNOWN
 
 
 @dataclass(frozen=True)
 class Offer:
     """A function as offered in one conversation, with the names drawn for it."""
+
     function: Function
     name: str
     keys: tuple[str, ...]
@@ -24,10 +26,15 @@ class Offer:
 
 def offer(draw: Draw, function: Function) -> Offer:
     name, keys = draw.one(function.names), tuple(draw.one(param.names) for param in function.params)
-    properties = {key: {'type': param.type, 'description': param.about} if draw.chance(0.8) else {'type': param.type}
-                  for key, param in zip(keys, function.params, strict=True)}
+    properties = {
+        key: {'type': param.type, 'description': param.about} if draw.chance(0.8) else {'type': param.type}
+        for key, param in zip(keys, function.params, strict=True)
+    }
     parameters = {'type': 'object', 'properties': properties, 'required': list(keys)}
-    schema = {'type': 'function', 'function': {'name': name, 'description': draw.one(function.about), 'parameters': parameters}}
+    schema = {
+        'type': 'function',
+        'function': {'name': name, 'description': draw.one(function.about), 'parameters': parameters},
+    }
     return Offer(function, name, keys, schema)
 
 
@@ -50,16 +57,21 @@ def respond(draw: Draw, function: Function, language: str) -> tuple[Any, str]:
 
 
 def call_row(draw: Draw, language: str) -> Row:
-    """A request that one of the offered functions serves: the calls, and in some rows the answer after their results."""
+    """A request that an offered function serves: the calls and, in some rows, the answer after their results."""
     available = offers(draw, draw.one((1, 1, 2, 2, 3)))
     one = draw.one(available)
     function = one.function
     request = draw.one(function.asks[language])
-    values = [[make(draw, param.kind, language) for param in function.params] for _ in range(2 if draw.chance(0.1) else 1)]
+    values = [
+        [make(draw, param.kind, language) for param in function.params] for _ in range(2 if draw.chance(0.1) else 1)
+    ]
     joiner = ' ' if language == 'en' else ''
     question = joiner.join(request.format(*each) for each in values)
     calls = [call(one, each) for each in values]
-    messages: list[dict[str, Any]] = [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': '', 'tool_calls': calls}]
+    messages: list[dict[str, Any]] = [
+        {'role': 'user', 'content': question},
+        {'role': 'assistant', 'content': '', 'tool_calls': calls},
+    ]
     check: dict[str, Any] = {'calls': [each['function'] for each in calls]}
     task = 'tool call'
     if draw.chance(0.4):
@@ -86,7 +98,9 @@ def bystander_row(draw: Draw, language: str) -> Row:
         question, reply = exchange(draw, language)
     else:
         absent = draw.one([f for f in FUNCTIONS if f not in [one.function for one in available]])
-        question = draw.one(absent.asks[language]).format(*(make(draw, param.kind, language) for param in absent.params))
+        question = draw.one(absent.asks[language]).format(
+            *(make(draw, param.kind, language) for param in absent.params)
+        )
         reply = UNKNOWN[language]
     messages = [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
     return Row('no tool', language, messages, [one.schema for one in available], {'equals': reply})

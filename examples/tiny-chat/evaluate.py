@@ -59,17 +59,26 @@ def replies(model: Any, tokenizer: Any, rows: list[dict[str, Any]], batch_size: 
     import torch
 
     tokenizer.padding_side = 'left'
-    prompts = [tokenizer.apply_chat_template(row['messages'][:-1], tools=row.get('tools'), tokenize=False, add_generation_prompt=True)
-               for row in rows]
+    prompts = [
+        tokenizer.apply_chat_template(
+            row['messages'][:-1], tools=row.get('tools'), tokenize=False, add_generation_prompt=True
+        )
+        for row in rows
+    ]
     order = sorted(range(len(rows)), key=lambda index: len(json.dumps(rows[index]['messages'][-1], ensure_ascii=False)))
     texts = [''] * len(rows)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = tokenizer([prompts[index] for index in chosen], return_tensors='pt', padding=True, add_special_tokens=False,
-                          return_token_type_ids=False)
+        batch = tokenizer(
+            [prompts[index] for index in chosen],
+            return_tensors='pt',
+            padding=True,
+            add_special_tokens=False,
+            return_token_type_ids=False,
+        )
         with torch.inference_mode():
             output = model.generate(**batch.to(model.device), do_sample=False, max_new_tokens=max_new_tokens)
-        new = output[:, batch['input_ids'].shape[1]:]
+        new = output[:, batch['input_ids'].shape[1] :]
         for index, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             texts[index] = text.strip()
     return texts
@@ -115,8 +124,11 @@ def main() -> None:
     texts = replies(model, tokenizer, rows, args.batch_size, args.max_new_tokens)
     print('\n'.join(table(rows, texts)))
     if args.failures:
-        wrong = [{'task': row['task'], 'reply': text, 'check': row['check'], 'messages': row['messages'][:-1]}
-                 for row, text in zip(rows, texts, strict=True) if not right(text, row['check'])]
+        wrong = [
+            {'task': row['task'], 'reply': text, 'check': row['check'], 'messages': row['messages'][:-1]}
+            for row, text in zip(rows, texts, strict=True)
+            if not right(text, row['check'])
+        ]
         args.failures.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in wrong), encoding='utf-8')
 
 

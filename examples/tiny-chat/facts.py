@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # country en | country zh | capital en | capital zh | continent, empty where a country lies on two
-COUNTRIES = '''
+COUNTRIES = """
 France|法国|Paris|巴黎|Europe
 Germany|德国|Berlin|柏林|Europe
 Italy|意大利|Rome|罗马|Europe
@@ -59,12 +59,18 @@ Peru|秘鲁|Lima|利马|South America
 Colombia|哥伦比亚|Bogota|波哥大|South America
 Uruguay|乌拉圭|Montevideo|蒙得维的亚|South America
 Australia|澳大利亚|Canberra|堪培拉|Oceania
-New Zealand|新西兰|Wellington|惠灵顿|Oceania'''
-CONTINENTS = {'Europe': '欧洲', 'Asia': '亚洲', 'Africa': '非洲', 'North America': '北美洲', 'South America': '南美洲',
-              'Oceania': '大洋洲'}
+New Zealand|新西兰|Wellington|惠灵顿|Oceania"""
+CONTINENTS = {
+    'Europe': '欧洲',
+    'Asia': '亚洲',
+    'Africa': '非洲',
+    'North America': '北美洲',
+    'South America': '南美洲',
+    'Oceania': '大洋洲',
+}
 
 # Each table line: subject en | answer en | subject zh | answer zh
-SOUNDS = '''
+SOUNDS = """
 a cow|moo|牛|哞哞
 a dog|woof|狗|汪汪
 a cat|meow|猫|喵喵
@@ -78,8 +84,8 @@ a mouse|squeak|老鼠|吱吱
 a snake|hiss|蛇|嘶嘶
 an owl|hoot|猫头鹰|咕咕
 a wolf|howl|狼|嗷嗷
-a chick|cheep|小鸡|叽叽'''
-BABIES = '''
+a chick|cheep|小鸡|叽叽"""
+BABIES = """
 a dog|puppy|狗|幼犬
 a cat|kitten|猫|幼猫
 a cow|calf|牛|牛犊
@@ -92,8 +98,8 @@ a bear|cub|熊|熊崽
 a frog|tadpole|青蛙|蝌蚪
 a goose|gosling|鹅|雏鹅
 a deer|fawn|鹿|幼鹿
-a kangaroo|joey|袋鼠|幼袋鼠'''
-LEGS = '''
+a kangaroo|joey|袋鼠|幼袋鼠"""
+LEGS = """
 a dog|4|狗|4
 a spider|8|蜘蛛|8
 an ant|6|蚂蚁|6
@@ -107,8 +113,8 @@ a butterfly|6|蝴蝶|6
 a duck|2|鸭子|2
 a scorpion|8|蝎子|8
 a fish|0|鱼|0
-a cat|4|猫|4'''
-COLOURS = '''
+a cat|4|猫|4"""
+COLOURS = """
 the sky|blue|天空|蓝色
 grass|green|草|绿色
 a banana|yellow|香蕉|黄色
@@ -130,8 +136,8 @@ spinach|green|菠菜|绿色
 salt|white|盐|白色
 a pumpkin|orange|南瓜|橙色
 a cucumber|green|黄瓜|绿色
-the sea|blue|大海|蓝色'''
-OPPOSITES = '''
+the sea|blue|大海|蓝色"""
+OPPOSITES = """
 hot|cold|热|冷
 big|small|大|小
 tall|short|高|矮
@@ -161,8 +167,8 @@ win|lose|赢|输
 buy|sell|买|卖
 remember|forget|记住|忘记
 black|white|黑|白
-inside|outside|里面|外面'''
-SYMBOLS = '''
+inside|outside|里面|外面"""
+SYMBOLS = """
 gold|Au|金|Au
 silver|Ag|银|Ag
 iron|Fe|铁|Fe
@@ -180,19 +186,39 @@ potassium|K|钾|K
 tin|Sn|锡|Sn
 mercury|Hg|汞|Hg
 neon|Ne|氖|Ne
-sulfur|S|硫|S'''
-SIDES = '''
+sulfur|S|硫|S"""
+SIDES = """
 a triangle|3|三角形|3
 a square|4|正方形|4
 a rectangle|4|长方形|4
 a pentagon|5|五边形|5
 a hexagon|6|六边形|6
 a heptagon|7|七边形|7
-an octagon|8|八边形|8'''
-DAYS = ('Monday 星期一', 'Tuesday 星期二', 'Wednesday 星期三', 'Thursday 星期四', 'Friday 星期五', 'Saturday 星期六', 'Sunday 星期日')
-MONTHS = ('January 一月', 'February 二月', 'March 三月', 'April 四月', 'May 五月', 'June 六月', 'July 七月', 'August 八月',
-          'September 九月', 'October 十月', 'November 十一月', 'December 十二月')
-SINGLES = '''
+an octagon|8|八边形|8"""
+DAYS = (
+    'Monday 星期一',
+    'Tuesday 星期二',
+    'Wednesday 星期三',
+    'Thursday 星期四',
+    'Friday 星期五',
+    'Saturday 星期六',
+    'Sunday 星期日',
+)
+MONTHS = (
+    'January 一月',
+    'February 二月',
+    'March 三月',
+    'April 四月',
+    'May 五月',
+    'June 六月',
+    'July 七月',
+    'August 八月',
+    'September 九月',
+    'October 十月',
+    'November 十一月',
+    'December 十二月',
+)
+SINGLES = """
 the largest planet|Jupiter|最大的行星|木星
 the smallest planet|Mercury|最小的行星|水星
 the red planet|Mars|红色的行星|火星
@@ -216,7 +242,7 @@ the number of minutes in an hour|60|一小时的分钟数|60
 the number of seconds in a minute|60|一分钟的秒数|60
 the author of Hamlet|William Shakespeare|哈姆雷特的作者|莎士比亚
 the painter of the Mona Lisa|Leonardo da Vinci|蒙娜丽莎的画家|达芬奇
-the hardest natural material|diamond|最硬的天然物质|钻石'''
+the hardest natural material|diamond|最硬的天然物质|钻石"""
 
 Fact = tuple[tuple[str, str], tuple[str, str]]  # (subject en, answer en), (subject zh, answer zh)
 
@@ -239,7 +265,14 @@ FACTS: dict[str, tuple[Fact, ...]] = {
     'capital': tuple(((en, capital), (zh, capital_zh)) for en, zh, capital, capital_zh, _ in NATIONS),
     'country': tuple(((capital, en), (capital_zh, zh)) for en, zh, capital, capital_zh, _ in NATIONS),
     'continent': tuple(((en, where), (zh, CONTINENTS[where])) for en, zh, _, _, where in NATIONS if where),
-    'sound': table(SOUNDS), 'baby': table(BABIES), 'legs': table(LEGS), 'colour': table(COLOURS),
-    'opposite': table(OPPOSITES), 'symbol': table(SYMBOLS), 'sides': table(SIDES),
-    'next day': cycle(DAYS), 'next month': cycle(MONTHS), 'single': table(SINGLES),
+    'sound': table(SOUNDS),
+    'baby': table(BABIES),
+    'legs': table(LEGS),
+    'colour': table(COLOURS),
+    'opposite': table(OPPOSITES),
+    'symbol': table(SYMBOLS),
+    'sides': table(SIDES),
+    'next day': cycle(DAYS),
+    'next month': cycle(MONTHS),
+    'single': table(SINGLES),
 }

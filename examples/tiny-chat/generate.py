@@ -2,7 +2,8 @@
 
     python examples/tiny-chat/generate.py --output data --rows 100000
 
-writes data/train.jsonl (rows {"messages", "tools"}), data/heldout.jsonl and data/seen.jsonl (also "task", "language", "check").
+writes data/train.jsonl (rows {"messages", "tools"}), data/heldout.jsonl and data/seen.jsonl
+(with "task", "language" and "check" besides).
 """
 
 from __future__ import annotations
@@ -29,14 +30,32 @@ Maker = Callable[[Draw, str], Row]
 
 # maker, share of the training rows in parts, what evaluation holds out
 MIX: tuple[tuple[Maker, int, str], ...] = (
-    (fact_row, 230, 'phrases'), (arithmetic.sum_row, 200, 'values'), (identity_row, 60, 'phrases'), (persona_row, 100, 'values'),
-    (system_row, 140, 'values'), (json_row, 110, 'values'), (call_row, 130, 'values'), (bystander_row, 40, 'phrases'),
-    (follow_up_row, 20, 'phrases'), (arithmetic.story_row, 30, 'values'), (smalltalk.greeting_row, 30, 'phrases'),
-    (smalltalk.unknown_row, 45, 'phrases'), (smalltalk.memory_row, 40, 'values'), (smalltalk.story_row, 12, ''),
-    (smalltalk.counting_row, 12, ''), (smalltalk.echo_row, 80, ''),
+    (fact_row, 230, 'phrases'),
+    (arithmetic.sum_row, 190, 'values'),
+    (identity_row, 60, 'phrases'),
+    (persona_row, 100, 'values'),
+    (system_row, 150, 'values'),
+    (json_row, 120, 'values'),
+    (call_row, 140, 'values'),
+    (bystander_row, 60, 'phrases'),
+    (follow_up_row, 20, 'phrases'),
+    (arithmetic.story_row, 30, 'values'),
+    (smalltalk.greeting_row, 30, 'phrases'),
+    (smalltalk.unknown_row, 45, 'phrases'),
+    (smalltalk.memory_row, 40, 'values'),
+    (smalltalk.story_row, 12, ''),
+    (smalltalk.counting_row, 12, ''),
+    (smalltalk.echo_row, 150, ''),
 )
-PLAIN: tuple[Maker, ...] = (fact_row, arithmetic.sum_row, identity_row, smalltalk.greeting_row, smalltalk.unknown_row, follow_up_row,
-                            smalltalk.memory_row)
+PLAIN: tuple[Maker, ...] = (
+    fact_row,
+    arithmetic.sum_row,
+    identity_row,
+    smalltalk.greeting_row,
+    smalltalk.unknown_row,
+    follow_up_row,
+    smalltalk.memory_row,
+)
 PLAIN_WEIGHTS = (6, 4, 3, 3, 1, 1, 2)
 
 

@@ -21,11 +21,26 @@ TOKENIZER_FILES = ('tokenizer.json', 'tokenizer_config.json')
 def config(end: int, pad: int) -> dict[str, Any]:
     """config.json; `end` and `pad` are the ids of <|im_end|> and <|endoftext|>."""
     return {
-        'architectures': ['Qwen2ForCausalLM'], 'model_type': 'qwen2', 'vocab_size': VOCAB_SIZE,
-        'hidden_size': 256, 'intermediate_size': 640, 'num_hidden_layers': 7, 'num_attention_heads': 4,
-        'num_key_value_heads': 2, 'hidden_act': 'silu', 'max_position_embeddings': CONTEXT, 'rms_norm_eps': 1e-6,
-        'rope_theta': 10000.0, 'tie_word_embeddings': True, 'use_sliding_window': False, 'attention_dropout': 0.0,
-        'initializer_range': 0.02, 'use_cache': True, 'bos_token_id': None, 'eos_token_id': end, 'pad_token_id': pad,
+        'architectures': ['Qwen2ForCausalLM'],
+        'model_type': 'qwen2',
+        'vocab_size': VOCAB_SIZE,
+        'hidden_size': 256,
+        'intermediate_size': 640,
+        'num_hidden_layers': 7,
+        'num_attention_heads': 4,
+        'num_key_value_heads': 2,
+        'hidden_act': 'silu',
+        'max_position_embeddings': CONTEXT,
+        'rms_norm_eps': 1e-6,
+        'rope_theta': 10000.0,
+        'tie_word_embeddings': True,
+        'use_sliding_window': False,
+        'attention_dropout': 0.0,
+        'initializer_range': 0.02,
+        'use_cache': True,
+        'bos_token_id': None,
+        'eos_token_id': end,
+        'pad_token_id': pad,
         'torch_dtype': 'bfloat16',
     }
 
@@ -37,7 +52,9 @@ def generation_config(end: int, pad: int) -> dict[str, Any]:
 
 def write_configs(folder: Path) -> None:
     """config.json and generation_config.json for the tokenizer in the folder."""
-    added = {entry['content']: entry['id'] for entry in json.loads((folder / 'tokenizer.json').read_text())['added_tokens']}
+    added = {
+        entry['content']: entry['id'] for entry in json.loads((folder / 'tokenizer.json').read_text())['added_tokens']
+    }
     end, pad = added['<|im_end|>'], added['<|endoftext|>']
     for name, content in (('config.json', config(end, pad)), ('generation_config.json', generation_config(end, pad))):
         (folder / name).write_text(json.dumps(content, indent=2) + '\n')

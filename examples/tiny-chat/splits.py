@@ -20,6 +20,7 @@ def held_out(kind: str, value: object, percent: int = 20) -> bool:
 @dataclass(frozen=True)
 class Phrases:
     """Ways to say one thing: `seen` ones are trained on, `held` ones are kept for evaluation."""
+
     seen: tuple[str, ...]
     held: tuple[str, ...]
 
@@ -27,6 +28,7 @@ class Phrases:
 @dataclass(frozen=True)
 class Row:
     """One conversation. `check` says how evaluate.py scores the last assistant message."""
+
     task: str
     language: str
     messages: list[dict[str, Any]]
@@ -37,6 +39,7 @@ class Row:
 @dataclass
 class Draw:
     """A seeded source of choices. `held` names what comes from the held-out side: 'phrases', 'values' or nothing."""
+
     rng: random.Random
     held: str = ''
 

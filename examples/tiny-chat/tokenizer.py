@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
 from vocabulary import ENGLISH, HAN, HAN_COMMON, assistant, firm, person
 
 VOCAB_SIZE = 8192
@@ -22,8 +21,9 @@ CONTEXT = 2048
 CONTROL = ('<|endoftext|>', '<|im_start|>', '<|im_end|>')
 MARKS = ('<tool_call>', '</tool_call>')  # kept in decoded text, so that clients can read calls
 # Contractions | letters with one leading mark | one digit | punctuation | line ends | spaces
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def general_text(rng: random.Random) -> Iterator[str]:
@@ -62,8 +62,14 @@ def train(texts: Iterator[str]) -> Tokenizer:
     characters = pre_tokenizers.Split(Regex(r'\p{Han}'), behavior='isolated')
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, characters, bytes_only])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE - len(CONTROL) - len(MARKS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCAB_SIZE - len(CONTROL) - len(MARKS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKS])
@@ -77,9 +83,16 @@ def chat_template() -> str:
 def config() -> dict[str, object]:
     """tokenizer_config.json."""
     return {
-        'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': CONTEXT, 'add_prefix_space': False, 'bos_token': None,
-        'eos_token': '<|im_end|>', 'pad_token': '<|endoftext|>', 'unk_token': None, 'clean_up_tokenization_spaces': False,
-        'split_special_tokens': False, 'chat_template': chat_template(),
+        'tokenizer_class': 'PreTrainedTokenizerFast',
+        'model_max_length': CONTEXT,
+        'add_prefix_space': False,
+        'bos_token': None,
+        'eos_token': '<|im_end|>',
+        'pad_token': '<|endoftext|>',
+        'unk_token': None,
+        'clean_up_tokenization_spaces': False,
+        'split_special_tokens': False,
+        'chat_template': chat_template(),
     }
 
 
