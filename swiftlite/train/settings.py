@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from swiftlite.args.sft import SftArgs
+from swiftlite.errors import UsageError
 
 ROWS = 16  # of a step, where neither --batch_size nor --gradient_accumulation_steps is given
 PASS_TOKENS = 2048  # of a forward pass then, unless one row is longer
@@ -39,6 +40,10 @@ def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
     steps = math.ceil(args.num_train_epochs * math.ceil(batches / accumulation))
     if args.max_steps > 0:
         steps = args.max_steps
+    if steps == 0:
+        raise UsageError(
+            f'--num_train_epochs {args.num_train_epochs:g} leaves nothing to do: give more, or --max_steps'
+        )
     eval_batch = args.eval_batch_size or batch
     return Schedule(batch, eval_batch, budget, accumulation, steps, round(steps * args.warmup_ratio))
 

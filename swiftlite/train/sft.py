@@ -57,18 +57,19 @@ def run(args: SftArgs) -> dict[str, Any]:
     source = complete(source, base)
     tokenizer = load_tokenizer(base)
     template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
+    identity = fingerprint(base)
+    resume = check_resume(args, identity)
 
     train_rows, eval_rows, drops = read_split(args)
     train_data, report = encode('training data', train_rows, template, args, drops[0])
-    eval_data = encode('held-out data', eval_rows, template, args, drops[1])[0] if eval_rows else None
+    held_out = encode('held-out data', eval_rows, template, args, drops[1])[0] if eval_rows else None
+    eval_data = held_out if held_out is not None and len(held_out) else None
     if not len(train_data):
         raise SwiftliteError(f'no rows are left to train on: {"; ".join(report.drops.lines()) or "the data is empty"}')
     schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
 
     dtype = resolve_dtype(args.dtype)
-    identity = fingerprint(base)
-    record = args_record(args, resolved(args, source, base, template, dtype, identity))
-    resume = check_resume(args, identity)
+    record = args_record(args, resolved(args, source, template, dtype, identity))
     model, save_dtype = make_model(args, base, dtype)
 
     folder = shared_folder(args, source)
@@ -79,7 +80,7 @@ def run(args: SftArgs) -> dict[str, Any]:
         args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
         data_collator=Collator(pad_id(tokenizer), pass_overhead(model), schedule.budget),
         train_dataset=train_data,
-        eval_dataset=eval_data if eval_data is not None and len(eval_data) else None,
+        eval_dataset=eval_data,
         tokenizer=tokenizer,
         save_dtype=save_dtype,
     )
@@ -120,7 +121,7 @@ def encode(
 
 
 def resolved(
-    args: SftArgs, source: ModelSource, base: str, template: Template, dtype: torch.dtype, identity: str
+    args: SftArgs, source: ModelSource, template: Template, dtype: torch.dtype, identity: str
 ) -> dict[str, Any]:
     """What sft_args.json records beyond the given arguments: it must find the base again from any folder."""
     given = args.model_id_or_path
@@ -152,16 +153,20 @@ def check_resume(args: SftArgs, identity: str) -> str | None:
     if not (path / 'trainer_state.json').is_file():
         raise UsageError(f"--resume_from_checkpoint '{folder}' is no checkpoint folder of swiftlite sft")
     saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
-    for name, value in (('base_fingerprint', identity), ('sft_type', args.sft_type)):
-        if saved.get(name, value) != value:
-            what = 'another base model' if name == 'base_fingerprint' else f'--sft_type {saved[name]}'
-            raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with {what}")
+    if saved.get('base_fingerprint', identity) != identity:
+        raise UsageError(f"--resume_from_checkpoint '{folder}' was trained on another base model")
+    for name in ('sft_type', *(('lora_rank', 'lora_target_modules') if args.sft_type == 'lora' else ())):
+        if saved.get(name, getattr(args, name)) != getattr(args, name):
+            shown = ' '.join(saved[name]) if isinstance(saved[name], list) else saved[name]
+            raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with --{name} {shown}")
     return str(path)
 
 
 def make_model(args: SftArgs, base: str, dtype: torch.dtype) -> tuple[Any, torch.dtype | None]:
     """(model, dtype its weights are saved in; None for an adapter)."""
     full = args.sft_type == 'full'
+    if raw_config(base).get('quantization_config'):
+        raise SwiftliteError(f'{base} is quantized: train the unquantized model')
     model = load_model(native_checkpoint(base), torch.float32 if full else dtype)
     if full:
         save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)

@@ -76,7 +76,9 @@ class SftTrainer(Trainer):
         self._correct = self._correct + outputs['correct']
         self._trained += trained
         # gradients are averaged over processes, so the loss is scaled by their number
-        loss = outputs['loss_sum'] * (self.args.world_size / (num_items_in_batch or trained))
+        loss = outputs['loss_sum'] * (
+            self.args.world_size / (trained if num_items_in_batch is None else num_items_in_batch)
+        )
         return (loss, outputs) if return_outputs else loss
 
     def all_tokens_seen(self) -> int:

@@ -139,6 +139,22 @@ def test_no_rows_left(sft):
         sft(max_length=3)
 
 
+def test_nothing_to_do_and_nothing_held_out(sft, data, tmp_path):
+    with pytest.raises(UsageError, match='leaves nothing to do'):
+        sft(num_train_epochs=0)
+    (tmp_path / 'bad.jsonl').write_text('{"query": 1}')
+    assert sft(max_steps=1, val_dataset=[str(tmp_path / 'bad.jsonl')])['best_metric'] is None
+
+
+def test_a_quantized_base_is_refused(sft, checkpoint, tmp_path):
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((checkpoint / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps({**config, 'quantization_config': {'bits': 4}}))
+    with pytest.raises(SwiftliteError, match='is quantized: train the unquantized model'):
+        sft(model_id_or_path=str(tmp_path))
+
+
 def test_nan_stops_the_run(sft):
     with pytest.raises(SwiftliteError, match=r'the loss is (nan|inf) at step \d+: lower --learning_rate'):
         sft(sft_type='full', learning_rate=1e30, max_grad_norm=0.0, num_train_epochs=3)
@@ -172,12 +188,16 @@ def test_resume_is_refused_for_other_models_and_kinds(sft, tmp_path, checkpoint)
     last = sft(max_steps=1)['last_model_checkpoint']
     with pytest.raises(UsageError, match='was trained with --sft_type lora'):
         sft(resume_from_checkpoint=last, sft_type='full')
+    with pytest.raises(UsageError, match='was trained with --lora_rank 8'):
+        sft(resume_from_checkpoint=last, lora_rank=4)
+    with pytest.raises(UsageError, match='was trained with --lora_target_modules DEFAULT'):
+        sft(resume_from_checkpoint=last, lora_target_modules=['ALL'])
     with pytest.raises(UsageError, match='is no checkpoint folder'):
         sft(resume_from_checkpoint=str(tmp_path))
     other = tiny_qwen2(tmp_path / 'other', seed=4, vocab_size=8192, hidden_size=32, intermediate_size=48)
     for name in ('tokenizer.json', 'tokenizer_config.json'):
         (other / name).write_bytes((checkpoint / name).read_bytes())
-    with pytest.raises(UsageError, match='was trained with another base model'):
+    with pytest.raises(UsageError, match='was trained on another base model'):
         sft(resume_from_checkpoint=last, model_id_or_path=str(other))
 
 
