@@ -149,7 +149,14 @@ class EngineArgs(Args):
         low=1,
         shown="the model's",
     )
-    max_num_seqs: int = arg(256, 'requests in one batch', group='engine', aliases=('vllm_max_num_seqs',), low=1)
+    max_num_seqs: int | None = arg(
+        None,
+        'requests in one batch',
+        group='engine',
+        aliases=('vllm_max_num_seqs',),
+        low=1,
+        shown='256; 1024 on a GPU with 70 GiB or more',
+    )
     max_num_batched_tokens: int | None = arg(None, 'tokens in one step', group='engine', low=1)
     block_size: int = arg(16, 'tokens in a block of the KV cache', group='engine', low=1)
     num_gpu_blocks_override: int | None = arg(None, 'blocks of the KV cache', group='engine', low=1, shown='what fits')

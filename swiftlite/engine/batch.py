@@ -69,6 +69,8 @@ class BatchState:
         self.top_k = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self.seeds = torch.zeros(num_slots, dtype=torch.int64, device=device)
         self.params: list[SamplingParams] = [SamplingParams() for _ in range(num_slots)]
+        # which slots need what of the sampler: a draw, processors, top_k, top_p, min_p
+        self.features = np.zeros((num_slots, 5), dtype=bool)
         self.prompt_lens = [0] * num_slots
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
         self.adapters = [0] * num_slots
@@ -104,7 +106,10 @@ class BatchState:
             self.shares[index] = new_shares.view(torch.float32).view(-1, 3)
         for start, ids in zip(plan.new, tokens, strict=True):
             self.tokens[start.slot, : len(ids)] = ids
-            self.params[start.slot], self.prompt_lens[start.slot] = start.params, start.prompt_len
+            p = start.params
+            self.params[start.slot], self.prompt_lens[start.slot] = p, start.prompt_len
+            processed = bool(p.has_penalties or p.logit_bias or p.min_tokens)
+            self.features[start.slot] = (not p.greedy, processed, p.top_k > 0, p.top_p < 1, p.min_p > 0)
             self.stop_ids[start.slot], self.adapters[start.slot] = start.stop_ids, start.adapter
         if plan.blocks:
             cell_slots, columns, ids = new_cells.view(3, -1)

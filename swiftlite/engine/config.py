@@ -35,7 +35,7 @@ class EngineConfig:
     revision: str | None = None
     dtype: str = 'auto'
     max_model_len: int | None = None
-    max_num_seqs: int = 256
+    max_num_seqs: int | None = None  # None: 1024 on a GPU with 70 GiB or more, else 256
     max_num_batched_tokens: int | None = None
     block_size: int = 16
     num_gpu_blocks_override: int | None = None
@@ -54,14 +54,13 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name, low in (
-            ('max_num_seqs', 1),
             ('block_size', 1),
             ('tensor_parallel_size', 1),
             ('max_loras', 1),
             ('max_lora_rank', 1),
         ):
             _at_least(name, getattr(self, name), low)
-        for name in ('max_model_len', 'max_num_batched_tokens', 'num_gpu_blocks_override'):
+        for name in ('max_model_len', 'max_num_seqs', 'max_num_batched_tokens', 'num_gpu_blocks_override'):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         if not 0 < self.gpu_memory_utilization <= 1:
@@ -138,9 +137,14 @@ def resolve_model(config: EngineConfig) -> ModelConfig:
         device=device,
         max_model_len=length,
         max_num_batched_tokens=max(batched, 1),
-        max_num_seqs=config.max_num_seqs,
+        max_num_seqs=config.max_num_seqs or _default_seqs(device),
         eos_token_ids=tuple(dict.fromkeys(eos + decoder.eos_token_ids)),
     )
+
+
+def _default_seqs(device: str) -> int:
+    large = device.startswith('cuda') and torch.cuda.get_device_properties(device).total_memory >= 70 * 2**30
+    return 1024 if large else 256
 
 
 def _dtype(asked: str, stored: str, gpu: bool) -> torch.dtype:

@@ -16,7 +16,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Any, skip_special_tokens: bool = True):
-        self._decode = tokenizer.decode
+        self._tokenizer = tokenizer
         self._skip = skip_special_tokens
         self._window: list[int] = []
         self._read = 0  # tokens of the window whose text is out
@@ -25,18 +25,19 @@ class Detokenizer:
     def add(self, token: int) -> str:
         """The text that `token` completes ('' while a character is incomplete)."""
         self._window.append(token)
-        text = self._text(self._window)
+        text = self.decode(self._window)
         new = text[len(self._prefix) :]
         if (not new or new.endswith('\ufffd')) and len(self._window) - self._read <= HELD:
             return ''
         # keep the tokens just written as context for the next ones
         self._window = self._window[self._read :]
         self._read = len(self._window)
-        self._prefix = self._text(self._window)
+        self._prefix = self.decode(self._window)
         return new
 
-    def _text(self, ids: list[int]) -> str:
-        return self._decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens that are all there."""
+        return self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
 
 
 class StopChecker:

@@ -13,7 +13,7 @@ from ..template import Template, get_template
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestError
-from .output_processor import RequestState, accumulate
+from .output_processor import RequestState
 from .outputs import CompletionOutput, RequestOutput
 from .request import EngineRequest, LoRARequest
 from .sampling_params import SamplingParams
@@ -149,7 +149,7 @@ class LLM:
                 if new.request_id not in states:
                     continue
                 state, out = states[new.request_id]
-                accumulate(out.outputs[state.index], state.update(new))
+                state.collect(new, out.outputs[state.index])
                 out.num_cached_tokens = max(out.num_cached_tokens, state.cached)
                 if state.finished:
                     if state.stopped:

@@ -51,6 +51,20 @@ class RequestState:
             return self._finish(delta, out.finish_reason, out.stop_reason)
         return delta
 
+    def collect(self, out: SequenceOutput, total: CompletionOutput) -> None:
+        """Add an output to the whole answer; its text is made at the end, unless stop strings need it as it comes."""
+        if self.request.params.stop or out.logprobs is not None:
+            accumulate(total, self.update(out))
+            return
+        total.token_ids += out.token_ids
+        if out.finish_reason is not None:
+            self.cached, self.finished = out.num_cached_tokens, True
+            total.finish_reason, total.stop_reason = out.finish_reason, out.stop_reason
+            if self._detokenizer is not None:
+                ended = out.finish_reason == 'stop' and not self.request.params.include_stop_str_in_output
+                text = self._detokenizer.decode(total.token_ids[:-1] if ended else total.token_ids)
+                total.text = text.rstrip('\ufffd')  # no half character at the end
+
     def wrap(self, delta: CompletionOutput, prompt: str | None = None) -> RequestOutput:
         return RequestOutput(
             self.request.request_id,

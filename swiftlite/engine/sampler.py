@@ -22,11 +22,11 @@ class Sampler:
         self, logits: torch.Tensor, plan: StepPlan, rows: StepRows, step: StepTensors
     ) -> tuple[torch.Tensor, list[TokenLogprobs] | None]:
         """logits [R, V] → tokens [R] int64 (rows that are not sampled: anything), logprobs of the sampled rows."""
-        used = [self.state.params[slot] for slot in plan.slots.tolist()]
+        draw, processed, top_k, top_p, min_p = self.state.features[plan.slots].any(axis=0).tolist()
         raw = logits if plan.num_logprobs >= 0 else None
-        if any(p.has_penalties or p.logit_bias or p.min_tokens for p in used):
+        if processed:
             logits = self._process(logits.float().clone(), plan)
-        if all(p.greedy for p in used):
+        if not draw:
             tokens = sample(logits, None, None, None, None, None, None)
         else:
             slots = rows.slots.long()
@@ -34,9 +34,9 @@ class Sampler:
             tokens = sample(
                 logits,
                 shares[:, 0].contiguous(),
-                self.state.top_k[slots] if any(p.top_k for p in used) else None,
-                shares[:, 1].contiguous() if any(p.top_p < 1 for p in used) else None,
-                shares[:, 2].contiguous() if any(p.min_p for p in used) else None,
+                self.state.top_k[slots] if top_k else None,
+                shares[:, 1].contiguous() if top_p else None,
+                shares[:, 2].contiguous() if min_p else None,
                 self.state.seeds[slots],
                 step.lengths,
             )

@@ -6,7 +6,12 @@ from swiftlite import LLM, SamplingParams
 
 
 def make_llm(model, **options):
-    settings = {'skip_tokenizer_init': True, 'dtype': 'float32', 'max_num_seqs': 16, 'num_gpu_blocks_override': 200} | options
+    settings = {
+        'skip_tokenizer_init': True,
+        'dtype': 'float32',
+        'max_num_seqs': 16,
+        'num_gpu_blocks_override': 200,
+    } | options
     return LLM(model=str(model), **settings)
 
 

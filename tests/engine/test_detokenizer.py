@@ -7,6 +7,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from swiftlite.engine.detokenizer import HELD, Detokenizer, StopChecker
+from swiftlite.engine.output_processor import RequestState
+from swiftlite.engine.outputs import CompletionOutput, SequenceOutput
+from swiftlite.engine.request import EngineRequest
+from swiftlite.engine.sampling_params import SamplingParams
 
 
 @pytest.fixture(scope='module')
@@ -72,3 +76,18 @@ def test_stop_strings_cut_the_same_however_the_text_arrives(text, stops, include
     begin = text.find(stop)
     assert shown == text[: begin + len(stop) if include else begin]
     assert begin <= min(end for end, _, _ in hits)  # not later than the first stop string to be complete
+
+
+@given(text=st.text(max_size=40), cut=st.integers(0, 3), stop=st.booleans())
+def test_text_made_at_the_end_is_the_text_that_came(tokenizer, text, cut, stop):
+    ids = tokenizer(text)['input_ids']
+    ids = ids[: max(len(ids) - cut, 1)] or [5]
+    streamed, whole = (RequestState(EngineRequest('x', [1], SamplingParams()), tokenizer) for _ in range(2))
+    came, total = '', CompletionOutput(0, '', [])
+    for i, token in enumerate(ids):
+        last = i == len(ids) - 1
+        out = SequenceOutput('x', [token], finish_reason=('stop' if stop else 'length') if last else None)
+        came += streamed.update(out).text
+        whole.collect(out, total)
+    assert total.text == came.rstrip('\ufffd')
+    assert (total.token_ids, total.finish_reason) == (ids, 'stop' if stop else 'length')
