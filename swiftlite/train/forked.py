@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, cast
@@ -31,7 +32,9 @@ def forked(jobs: Sequence[Callable[[Callable[[int], None]], T]], progress: Calla
     for index, job in enumerate(jobs):
         receiver, sender = context.Pipe(duplex=False)
         processes.append(context.Process(target=_run, args=(job, sender), daemon=True))
-        processes[-1].start()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)  # threads of this process hold nothing the jobs need
+            processes[-1].start()
         sender.close()
         ends[receiver] = index
     results: dict[int, T] = {}

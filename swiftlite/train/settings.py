@@ -83,7 +83,7 @@ def training_arguments(
         seed=args.seed,
         data_seed=args.dataset_seed,
         remove_unused_columns=False,
-        dataloader_num_workers=2 if gpu else 0,
+        dataloader_num_workers=0,  # a batch is put together in a millisecond
         dataloader_pin_memory=gpu,
         accelerator_config={'non_blocking': True},
         ddp_find_unused_parameters=False,

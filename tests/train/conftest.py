@@ -62,6 +62,7 @@ def sft(checkpoint, data, tmp_path, monkeypatch):
             'dataset': [str(data)],
             'output_dir': str(tmp_path / 'output'),
             'report_to': ['none'],
+            'dtype': 'fp32',
             'batch_size': 4,
             'gradient_accumulation_steps': 2,
             'dataset_test_ratio': 0.0,
