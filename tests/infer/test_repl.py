@@ -1,11 +1,11 @@
 """The terminal chat, in a real terminal."""
 
+import codecs
 import json
 import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -30,6 +30,7 @@ class Terminal:
         self.process = subprocess.Popen(command, env=env, start_new_session=True, **ends)
         os.close(slave)
         self.screen = ''
+        self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
 
     def __enter__(self) -> 'Terminal':
         return self
@@ -42,6 +43,9 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def _read(self) -> None:
+        self.screen += self._decoder.decode(os.read(self.master, 65536)).replace('\r', '')
+
     def until(self, pattern: str, timeout: float = 30) -> str:
         """New output up to `pattern`, taken off the screen."""
         deadline = time.monotonic() + timeout
@@ -49,7 +53,7 @@ class Terminal:
             ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
             assert ready, f'{pattern!r} did not come:\n{self.screen}'
             try:
-                self.screen += os.read(self.master, 65536).decode(errors='replace').replace('\r\n', '\n')
+                self._read()
             except OSError:
                 raise AssertionError(f'{pattern!r} did not come before the end:\n{self.screen}') from None
         seen, self.screen = self.screen[: match.end()], self.screen[match.end() :]
@@ -59,7 +63,7 @@ class Terminal:
         """The exit status, once the process has ended; what it still prints is added to the screen."""
         while True:
             try:
-                self.screen += os.read(self.master, 65536).decode(errors='replace').replace('\r\n', '\n')
+                self._read()
             except OSError:
                 return self.process.wait(30)
 
@@ -75,6 +79,9 @@ def test_conversation(checkpoint: Path, tmp_path: Path) -> None:
     arguments += ['--max_new_tokens', '20000', '--result_dir', str(tmp_path)]
     with Terminal(*arguments) as terminal:
         terminal.until('Ctrl-C stops an answer.\n<<< ')
+        time.sleep(0.3)  # Ctrl-C goes unseen between the prompt and readline's waiting
+        terminal.send('\x03')
+        terminal.until('leaves.\n<<< ')
 
         def ask(text: str) -> None:
             terminal.send(text)
@@ -97,8 +104,6 @@ def test_conversation(checkpoint: Path, tmp_path: Path) -> None:
         ask('one\ntwo#\n')
         terminal.send('single-line\n')
         terminal.until('one message.\n<<< ')
-        terminal.send('\x03')
-        terminal.until('leaves.\n<<< ')
         terminal.send('\x04')
         assert terminal.end() == 0
         assert 'Traceback' not in terminal.screen
@@ -121,12 +126,3 @@ def test_exit_and_piped_input(checkpoint: Path, tmp_path: Path) -> None:
     assert result.stdout.count('<<< ') == 3
     assert 'the model takes 64 in all' in result.stdout and "'clear' begins anew" in result.stdout
     assert not list(tmp_path.iterdir())
-
-
-def test_interrupt_before_the_first_answer(checkpoint: Path) -> None:
-    with Terminal('--model', str(checkpoint), '--template_type', 'tiny-chat') as terminal:
-        terminal.until('<<< ')
-        terminal.process.send_signal(signal.SIGINT)
-        terminal.until('leaves.\n<<< ')
-        terminal.send('quit\n')
-        assert terminal.end() == 0
