@@ -105,10 +105,11 @@ def deployed(checkpoint: str) -> Iterator[str]:
 
     def read() -> None:
         assert server.stdout is not None
-        for line in server.stdout:
-            console.print(line.rstrip(), markup=False)
-            if match := re.search(r'http://\S+/v1', line):
-                found.put(match[0])
+        with server.stdout:
+            for line in server.stdout:
+                console.print(line.rstrip(), markup=False)
+                if match := re.search(r'http://\S+/v1', line):
+                    found.put(match[0])
         found.put('')  # it ended before it was ready
 
     reader = threading.Thread(target=read)
