@@ -14,13 +14,14 @@ import random
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 import triton
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from swiftlite_kernels import activation, attention, cache, lora, norm, rotary, sampling
+from swiftlite_kernels import activation, attention, cache, gemm, lora, norm, rotary, sampling
 
 Call = Callable[[], object]
 
@@ -82,7 +83,7 @@ def graph_seconds(calls: list[Call], repeats: int = 3, samples: int = 15) -> flo
             for call in calls:
                 call()
     times = []
-    for i in range(samples + 2):
+    for i in range(samples + 2):  # the first two warm up
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         graph.replay()
@@ -135,19 +136,40 @@ def norm_cases(s: Shape) -> Iterator[Case]:
         xs = several(lambda tokens=tokens: bf16(tokens, s.hidden))
         rs, out = [torch.randn_like(x) for x in xs], torch.empty_like(xs[0])
 
-        def check(x=xs[0], out=out):
+        def run(x, out=out):
             norm.rms_norm(out, x, weight, 1e-6)
+
+        def check(x=xs[0], out=out, run=run):
+            run(x)
             wide = x.double()
             return error(out, wide / (wide.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double())
 
-        error_now = check()
-        yield Case('rms_norm', f'T={tokens}', [lambda x=x: norm.rms_norm(out, x, weight, 1e-6) for x in xs],
-                   bytes=tokens * s.hidden * 4, plain=lambda x=xs[0]: F.rms_norm(x, (s.hidden,), weight, 1e-6),
-                   check=lambda e=error_now: e)
+        yield Case('rms_norm', f'T={tokens}', [partial(run, x) for x in xs], bytes=tokens * s.hidden * 4, check=check,
+                   plain=lambda x=xs[0]: F.rms_norm(x, (s.hidden,), weight, 1e-6))
         yield Case('fused_add_rms_norm', f'T={tokens}',
                    [lambda x=x, r=r: norm.fused_add_rms_norm(x, r, weight, 1e-6) for x, r in zip(xs, rs, strict=True)],
                    bytes=tokens * s.hidden * 8,
                    plain=lambda x=xs[0], r=rs[0]: F.rms_norm(x + r, (s.hidden,), weight, 1e-6))
+
+
+def gemm_cases(s: Shape) -> Iterator[Case]:
+    layers = {
+        'qkv': ((s.heads + 2 * s.kv_heads) * s.dim, s.hidden), 'o': (s.hidden, s.heads * s.dim),
+        'gate_up': (2 * s.inner, s.hidden), 'down': (s.hidden, s.inner), 'lm_head': (s.vocab, s.hidden),
+    }
+    for name, (width, inner) in layers.items():
+        weights = several(lambda n=width, k=inner: bf16(n, k) * 0.02, 1e9)
+        for rows in (1, 4, 16):
+            x, out = bf16(rows, inner), bf16(rows, width)
+
+            def check(x=x, out=out, w=weights[0]):
+                gemm.skinny_gemm(out, x, w)
+                return error(out[:, :1024], x.double() @ w[:1024].double().T)
+
+            yield Case('skinny_gemm', f'{name}, {rows} rows', [partial(gemm.skinny_gemm, out, x, w) for w in weights],
+                       bytes=width * inner * 2, check=check)
+            yield Case('torch.mm', f'{name}, {rows} rows', [lambda x=x, w=w: x @ w.T for w in weights],
+                       bytes=width * inner * 2)
 
 
 def activation_cases(s: Shape) -> Iterator[Case]:
@@ -160,9 +182,8 @@ def activation_cases(s: Shape) -> Iterator[Case]:
             gate, up = x.double().chunk(2, -1)
             return error(out, F.silu(gate) * up)
 
-        error_now = check()
-        yield Case('silu_and_mul', f'T={tokens}', [lambda x=x, out=out: activation.silu_and_mul(out, x) for x in xs],
-                   bytes=tokens * s.inner * 6, check=lambda e=error_now: e,
+        yield Case('silu_and_mul', f'T={tokens}', [partial(activation.silu_and_mul, out, x) for x in xs],
+                   bytes=tokens * s.inner * 6, check=check,
                    plain=lambda x=xs[0]: F.silu(x[:, : s.inner]) * x[:, s.inner :])
 
 
@@ -178,7 +199,8 @@ def rotary_and_cache_cases(s: Shape) -> Iterator[Case]:
         def turn(x, positions=positions):
             rotary.rotary_embedding(positions, x[:, :q_width], x[:, q_width : q_width + kv_width], s.dim, table, True)
 
-        def check(x=rows[0].clone(), positions=positions, turn=turn):
+        def check(x=rows[0], positions=positions, turn=turn):
+            x = x.clone()
             heads = x[:, :q_width].reshape(-1, s.heads, s.dim).double()
             cos, sin = angles[positions].cos()[:, None], angles[positions].sin()[:, None]
             a, b = heads.chunk(2, -1)
@@ -186,9 +208,8 @@ def rotary_and_cache_cases(s: Shape) -> Iterator[Case]:
             return error(x[:, :q_width].reshape(-1, s.heads, s.dim), torch.cat([a * cos - b * sin, b * cos + a * sin],
             -1))
 
-        error_now = check()
-        yield Case('rotary_embedding', f'T={tokens}', [lambda x=x, turn=turn: turn(x) for x in rows],
-                   bytes=tokens * (q_width + kv_width) * 4, check=lambda e=error_now: e)
+        yield Case('rotary_embedding', f'T={tokens}', [partial(turn, x) for x in rows],
+                   bytes=tokens * (q_width + kv_width) * 4, check=check)
         blocks = torch.zeros(2 * max(tokens, 16) // 16, 2, 16, s.kv_heads, s.dim, device='cuda', dtype=torch.bfloat16)
         slots = torch.randperm(blocks.shape[0] * 16, device='cuda')[:tokens]
 
@@ -197,8 +218,15 @@ def rotary_and_cache_cases(s: Shape) -> Iterator[Case]:
             value = x[:, q_width + kv_width :].view(-1, s.kv_heads, s.dim)
             cache.reshape_and_cache_flash(key, value, blocks[:, 0], blocks[:, 1], slots, 'auto', one, one)
 
-        yield Case('reshape_and_cache_flash', f'T={tokens}', [lambda x=x, write=write: write(x) for x in rows],
-                   bytes=tokens * kv_width * 8)
+        yield Case('reshape_and_cache_flash', f'T={tokens}', [partial(write, x) for x in rows],
+        bytes=tokens * kv_width * 8)
+
+        def both(x, positions=positions, blocks=blocks, slots=slots):
+            rotary.rotary_and_cache(x, None, None, None, 1e-6, positions, s.dim, table, True, blocks[:, 0], blocks[:,
+            1],
+                                    slots, 'auto', one, one)
+
+        yield Case('rotary_and_cache', f'T={tokens}', [partial(both, x) for x in rows], bytes=tokens * width * 4)
 
 
 class Batch:
@@ -256,7 +284,7 @@ def attention_cases(s: Shape) -> Iterator[Case]:
     for block_size in (32, 64):
         batch = Batch(s, [1] * 64, uneven[:64], block_size, 4)
         yield Case('unified_attention, decode', f'64 x 200-1500, blocks of {block_size}',
-                   [lambda b=batch, i=i: b.attend(i) for i in range(4)],
+                   [partial(batch.attend, i) for i in range(4)],
                    bytes=sum(uneven[:64]) * s.kv_heads * s.dim * 4, check=batch.error)
     prompts = {'1 x 2048': ([2048], [2048]), '4 x 2048': ([2048] * 4, [2048] * 4), '32 x 256': ([256] * 32, [256] * 32),
                '2048 after 6144': ([2048], [8192])}
@@ -275,7 +303,7 @@ def attention_cases(s: Shape) -> Iterator[Case]:
 
         yield Case('unified_attention, prompts', name, [batch.attend], flops=4 * s.heads * s.dim * seen, plain=plain,
                    check=batch.error)
-    batch = Batch(s, [1] * 63 + [1024], uneven[:63] + [1024])
+    batch = Batch(s, [*[1] * 63, 1024], [*uneven[:63], 1024])
     yield Case('unified_attention, mixed', '63 x 200-1500 and 1024 new', [batch.attend], check=batch.error)
 
 
@@ -308,7 +336,7 @@ def sampling_cases(s: Shape) -> Iterator[Case]:
         mask = torch.rand(rows, s.vocab, device='cuda') < 0.01
         penalties = column(1.1)
         yield Case('apply_repetition_penalties', f'{rows} rows',
-                   [lambda x=x, m=mask, p=penalties: sampling.apply_repetition_penalties(x, m, m, p) for x in logits],
+                   [partial(sampling.apply_repetition_penalties, x, mask, mask, penalties) for x in logits],
                    bytes=rows * s.vocab * 2)
 
 
@@ -337,15 +365,16 @@ def lora_cases(s: Shape) -> Iterator[Case]:
         routing += [torch.tensor([False]), torch.tensor([adapters + 1], dtype=torch.int32)]
         used = len(present)
         yield Case('lora_shrink', f'qkv, r {rank}, T={tokens}, {used} adapters',
-                   [lambda x=x, m=middle, r=routing: lora.lora_shrink(x, a, m, *r, 1.0)],
+                   [partial(lora.lora_shrink, x, a, middle, *routing, 1.0)],
                    bytes=tokens * s.hidden * 2 + used * 3 * rank * s.hidden * 2)
         yield Case('lora_expand', f'qkv, r {rank}, T={tokens}, {used} adapters',
-                   [lambda m=middle, o=out, r=routing: lora.lora_expand(m, b, o, *r, 0, True)],
+                   [partial(lora.lora_expand, middle, b, out, *routing, 0, True)],
                    bytes=tokens * sum(widths) * 4 + used * rank * sum(widths) * 2)
 
 
 FAMILIES: dict[str, Callable[[Shape], Iterator[Case]]] = {
-    'norm': norm_cases, 'activation': activation_cases, 'rotary': rotary_and_cache_cases, 'attention': attention_cases,
+    'norm': norm_cases, 'gemm': gemm_cases, 'activation': activation_cases, 'rotary': rotary_and_cache_cases,
+    'attention': attention_cases,
     'sampling': sampling_cases, 'lora': lora_cases,
 }
 

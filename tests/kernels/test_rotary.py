@@ -62,7 +62,8 @@ def test_inverse_undoes(target):
 @given(
     tokens=st.integers(1, 6), heads=st.sampled_from([(1, 1), (7, 1), (4, 4), (14, 2)]),
     head_size=st.sampled_from([24, 64, 80, 128]), rotation=st.sampled_from(['whole', 'half', 'pairs']),
-    biased=st.booleans(), normed=st.sampled_from([(False, False), (True, True), (False, True)]), dtype=st.integers(0, 2),
+    biased=st.booleans(), normed=st.sampled_from([(False, False), (True, True), (False, True)]), dtype=st.integers(0,
+    2),
 )
 def test_fused_equals_the_separate_ops(target, tokens, heads, head_size, rotation, biased, normed, dtype):
     dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
@@ -88,7 +89,8 @@ def test_fused_equals_the_separate_ops(target, tokens, heads, head_size, rotatio
         qkv, bias, *weights, 1e-6, positions, head_size, table, rotation != 'pairs', cache[:, 0], cache[:, 1], slots,
         'auto', one, one,
     )
-    assert naive.error(qkv[:, : heads * head_size].reshape(tokens, heads, head_size), parts[0]) < 2 * naive.TOLERANCE[dtype]
+    assert naive.error(qkv[:, : heads * head_size].reshape(tokens, heads, head_size),
+    parts[0]) < 2 * naive.TOLERANCE[dtype]
     want = torch.zeros(2, 64, kv_heads, head_size, dtype=torch.float64)
     for token, slot in enumerate(slots.tolist()):
         if slot >= 0:

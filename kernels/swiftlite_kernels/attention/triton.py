@@ -7,6 +7,7 @@ of its size. Softmax is kept online in base 2 (Dao 2023, FlashAttention-2; split
 """
 
 from dataclasses import dataclass
+from math import log2
 
 import torch
 import triton
@@ -17,6 +18,7 @@ from swiftlite_kernels.triton import LOG2E, multiprocessors, next_power_of_2, ta
 
 LN2_INVERSE = tl.constexpr(LOG2E)
 MAX_SPLITS = 64
+MIN_SHARE = 128  # keys of a split
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,7 @@ def single_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     rows = max(16, next_power_of_2(group))
     if itemsize == 4:
         return Tiles(rows, 32, 4, 2)
-    return Tiles(rows, 64 if dim <= 128 else 32, 4, 3 if dim <= 128 else 2)
+    return Tiles(rows, 128 if dim <= 128 else 32, 4, 2)
 
 
 def prompt_tiles(group: int, dim: int, itemsize: int) -> Tiles:
@@ -318,19 +320,20 @@ def prompt_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     if itemsize == 4:
         return Tiles(max(32, least), 32, 4, 1)
     if dim <= 64:
-        return Tiles(max(128, least), 64, 4, 3)
+        return Tiles(max(64, least), 64, 4, 2)
     if dim <= 128:
-        return Tiles(max(128, least), 64, 8, 3)
+        return Tiles(max(128, least), 128, 8, 2)
     return Tiles(max(64, least), 32, 8, 2)
 
 
 def split_count(sequences: int, kv_heads: int, longest: int, device: torch.device) -> int:
-    """Key splits that fill the device about four times over, a power of two; a share is at least MIN_SHARE keys."""
-    wanted = -(-4 * multiprocessors(device) // (sequences * kv_heads))
-    return next_power_of_2(max(1, min(wanted, -(-longest // MIN_SHARE), MAX_SPLITS)))
+    """Key splits that fill the device about eight times over, the nearest power of two.
 
-
-MIN_SHARE = 128
+    It depends on shapes alone, so that one captured launch fits all lengths; a short sequence uses fewer, of
+    MIN_SHARE keys.
+    """
+    wanted = 8 * multiprocessors(device) / (sequences * kv_heads)
+    return min(1 << max(0, round(log2(wanted))), next_power_of_2(-(-longest // MIN_SHARE)), MAX_SPLITS)
 
 
 def unified_attention(

@@ -26,7 +26,9 @@ GROUP = 256  # neighbours whose maximum bounds the k-th largest logit
 MAX_K = 256
 ROOM = 1024  # candidates that fit in registers
 STEP = 8192  # ids of a loop step over a whole row
+CHECK_STEP = 2048
 PARTS = 16  # programs of a row in check_kernel
+SCAN_WARPS, CHECK_WARPS, PICK_WARPS = 4, 4, 8
 COLD = tl.constexpr(GREEDY_BELOW)
 TO_BASE_2 = tl.constexpr(LOG2E)
 
@@ -479,21 +481,21 @@ def sample(
         lists = torch.empty(rows, group_room, dtype=torch.int32, device=device)
     scan_kernel[(rows, chunks)](
         logits, logits.stride(0), vocab, temperature, seeds, positions, tops, masses, scores, winners, winner_logits,
-        group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, num_warps=4,
+        group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, num_warps=SCAN_WARPS,
     )
     if filtered and top_p is not None:
         above = torch.empty(rows, 2, PARTS, dtype=torch.float32, device=device)
         check_kernel[(rows, PARTS)](
             logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits,
-            above, chunks, CHUNKS=next_power_of_2(chunks), STEP=CHUNK, PARTS=PARTS, TOP_K=top_k is not None,
-            MIN_P=min_p is not None, num_warps=4,
+            above, chunks, CHUNKS=next_power_of_2(chunks), STEP=CHECK_STEP, PARTS=PARTS, TOP_K=top_k is not None,
+            MIN_P=min_p is not None, num_warps=CHECK_WARPS,
         )
     pick_kernel[(rows,)](
         out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
         winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
         CHUNK=CHUNK, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, PARTS=PARTS,
         MAX_K=MAX_K, FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
-        num_warps=8 if filtered else 2,
+        num_warps=PICK_WARPS if filtered else 2,
     )
     return out
 
