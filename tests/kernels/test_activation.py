@@ -26,6 +26,6 @@ def test_gated(target, name, rows, width, dtype, strided):
     up, gate = (x[:, :width], x[:, width:]) if up_first else (x[:, width:], x[:, :width])
     want = naive.activation(formula, gate) * up.double()
     assert naive.error(out, want, gate.double() * up.double()) < naive.TOLERANCE[dtype]
-    if dtype != torch.float32 and target.name != 'interpreted':  # the activation is rounded to the dtype before the product
+    if dtype != torch.float32 and target.name != 'interpreted':  # rounded to the dtype before the product
         differing = (out != torch_act(gate) * up).float().mean()
         assert differing <= (0 if target.name == 'reference' else 5e-3)
