@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import arithmetic
 import smalltalk
@@ -45,7 +46,7 @@ MIX: tuple[tuple[Maker, int, str], ...] = (
     (smalltalk.memory_row, 40, 'values'),
     (smalltalk.story_row, 12, ''),
     (smalltalk.counting_row, 12, ''),
-    (smalltalk.echo_row, 150, ''),
+    (smalltalk.echo_row, 170, ''),
 )
 PLAIN: tuple[Maker, ...] = (
     fact_row,
@@ -111,7 +112,7 @@ def write(path: Path, selected: Iterator[Row], scored: bool) -> Counter[str]:
     with path.open('w', encoding='utf-8') as file:
         for row in selected:
             counts[row.task] += 1
-            record = {'messages': row.messages} | ({'tools': row.tools} if row.tools else {})
+            record: dict[str, Any] = {'messages': row.messages} | ({'tools': row.tools} if row.tools else {})
             if scored:
                 record |= {'task': row.task, 'language': row.language, 'check': row.check}
             file.write(json.dumps(record, ensure_ascii=False) + '\n')

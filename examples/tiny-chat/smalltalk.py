@@ -15,7 +15,7 @@ from talk import (
     STORY_ASKS,
     UNKNOWN,
 )
-from vocabulary import THINGS, assistant, city, digits, firm, person, syllables, word
+from vocabulary import THINGS, assistant, characters, city, digits, firm, person, syllables, word
 
 
 def exchange(draw: Draw, language: str) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def unknown_row(draw: Draw, language: str) -> Row:
 
 def echo_row(draw: Draw, language: str) -> Row:
     """A text to repeat: words, names, digits and characters in any order."""
-    makers = (word, word, word, person, assistant, firm, city, digits)
+    makers = (word, word, word, characters, characters, person, assistant, firm, city, digits)
     pieces = [draw.one(makers)(draw.rng, language) for _ in range(draw.one((1, 1, 1, 2, 2, 3, 4, 5)))]
     if draw.chance(0.2):
         pieces = [draw.one((str.upper, str.title))(piece) for piece in pieces]

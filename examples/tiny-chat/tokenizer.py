@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from jinja2 import Environment
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from vocabulary import ENGLISH, HAN, HAN_COMMON, assistant, firm, person
 
@@ -50,7 +51,8 @@ def conversation_text(path: Path, limit: int) -> Iterator[str]:
                     yield json.dumps(call['function'], ensure_ascii=False)
             for tool in row.get('tools', ()):
                 yield json.dumps(tool, ensure_ascii=False)
-    yield from ('system', 'user', 'assistant', 'tool_response', chat_template()) * 60
+    prompt = Environment().from_string(chat_template()).render(messages=[{'role': 'tool', 'content': ''}], tools=[{}])
+    yield from ('system', 'user', 'assistant', prompt) * 60
 
 
 def train(texts: Iterator[str]) -> Tokenizer:

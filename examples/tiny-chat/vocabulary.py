@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -162,6 +163,7 @@ def han_characters() -> str:
 
 
 HAN = han_characters()
+ASCII = string.ascii_letters + string.digits + string.punctuation
 
 
 def han(rng: random.Random, count: int) -> str:
@@ -246,3 +248,9 @@ def clock(rng: random.Random) -> str:
 def digits(rng: random.Random, language: str) -> str:
     """A code or a number."""
     return rng.choice(('', '', 'A', 'B', 'C', 'X')) + str(rng.randrange(10 ** rng.randint(1, 6)))
+
+
+def characters(rng: random.Random, language: str) -> str:
+    """Characters without any sense, each equally likely."""
+    source, length = (HAN, rng.randint(3, 10)) if language == 'zh' else (ASCII, rng.randint(3, 8))
+    return ''.join(rng.choice(source) for _ in range(length))
