@@ -51,6 +51,10 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         choices={'delete': 'delete', 'truncation_left': 'truncation_left', 'left': 'truncation_left'},
     )
 
+    group_by_length: bool = arg(
+        False, 'batches of rows of similar length: less padding, in exchange for less random batches', group='data'
+    )
+
     output_dir: str = arg('output', 'folder for the results', group='training')
     add_output_dir_suffix: bool = arg(
         True,

@@ -63,22 +63,39 @@ class BatchSampler(torch.utils.data.Sampler[int]):
     Args:
         lengths: tokens of every row.
         global_batch: rows between two changes of the weights.
+        together: batches whose rows are drawn together and shared out by length, so that a batch has little padding.
         epoch: tells the current epoch when an iteration starts.
     """
 
-    def __init__(self, lengths: Sequence[int] | np.ndarray, global_batch: int, seed: int, epoch: Callable[[], int]):
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        global_batch: int,
+        seed: int,
+        epoch: Callable[[], int],
+        together: int = 1,
+    ):
         self.lengths = np.asarray(lengths)
-        self.global_batch, self.seed, self.epoch = global_batch, seed, epoch
+        self.global_batch, self.seed, self.epoch, self.together = global_batch, seed, epoch, together
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         epoch = self.epoch()
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.lengths))
         if epoch == 0:
             longest = int(np.argmax(self.lengths[order]))
             order[[0, longest]] = order[[longest, 0]]
-        for start in range(0, len(order), self.global_batch):
-            part = order[start : start + self.global_batch]
-            yield from part[np.argsort(-self.lengths[part], kind='stable')].tolist()
+        size, many = self.global_batch, self.global_batch * self.together
+        for start in range(0, len(order), many):
+            drawn = order[start : start + many]
+            drawn = drawn[np.argsort(-self.lengths[drawn], kind='stable')]
+            batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+            if self.together > 1:  # the longest row stays in front, a batch that is not full at the end
+                first = int(start == 0 and epoch == 0)
+                last = len(batches) - int(len(batches[-1]) < size)
+                batches[first:last] = [batches[first:last][i] for i in rng.permutation(max(last - first, 0))]
+            for batch in batches:
+                yield from batch.tolist()

@@ -83,6 +83,7 @@ def run(args: SftArgs) -> dict[str, Any]:
         eval_dataset=eval_data,
         tokenizer=tokenizer,
         save_dtype=save_dtype,
+        group_by_length=args.group_by_length,
     )
     log = add_callbacks(trainer, args, folder, record)
     say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} rows, output in {folder}')
@@ -99,6 +100,8 @@ def run(args: SftArgs) -> dict[str, Any]:
         log.close()
     summary = finish(trainer, folder, lora=save_dtype is None)
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # nobody leaves while another still talks
+        trainer.accelerator.free_memory()
         torch.distributed.destroy_process_group()
     return summary
 

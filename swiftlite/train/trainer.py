@@ -17,6 +17,7 @@ from swiftlite.train.collate import BatchSampler
 from swiftlite.train.encode import EncodedRows
 
 MASTER = 'master_weights.safetensors'
+BATCHES_TOGETHER = 50  # of similar rows, with --group_by_length
 
 
 class SftTrainer(Trainer):
@@ -26,12 +27,21 @@ class SftTrainer(Trainer):
         tokenizer: saved beside full weights (given as `processing_class` the Trainer would change the model's ids).
         save_dtype: dtype of saved full weights; None when only an adapter is trained. Where it is not fp32 the fp32
             weights are saved too, since training continues from them.
+        group_by_length: make batches of rows of similar length.
     """
 
-    def __init__(self, *args: Any, tokenizer: Any, save_dtype: torch.dtype | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        tokenizer: Any,
+        save_dtype: torch.dtype | None = None,
+        group_by_length: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.tokenizer = tokenizer
         self.save_dtype = save_dtype
+        self.group_by_length = group_by_length
         self.model_accepts_loss_kwargs = True  # the loss is normalised over the accumulated batch
         self.tokens_seen = 0  # real input tokens of this process
         self._correct: torch.Tensor | int = 0
@@ -43,6 +53,7 @@ class SftTrainer(Trainer):
             self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
             self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             epoch=lambda: int((self.state.epoch or 0) + 1e-6),
+            together=BATCHES_TOGETHER if self.group_by_length else 1,
         )
 
     def _get_eval_sampler(self, eval_dataset: EncodedRows) -> list[int]:

@@ -112,11 +112,16 @@ def test_every_token_is_in_one_pass(lengths, overhead, budget):
 
 
 @settings(max_examples=30)
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 20), st.integers(0, 3))
-def test_sampler_visits_every_row_once(lengths, batch, epoch):
-    order = list(BatchSampler(lengths, batch, 7, lambda: epoch))
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=300),
+    st.integers(1, 20),
+    st.integers(0, 3),
+    st.sampled_from([1, 4]),
+)
+def test_sampler_visits_every_row_once(lengths, batch, epoch, together):
+    order = list(BatchSampler(lengths, batch, 7, lambda: epoch, together))
     assert sorted(order) == list(range(len(lengths)))
-    assert order == list(BatchSampler(lengths, batch, 7, lambda: epoch))
+    assert order == list(BatchSampler(lengths, batch, 7, lambda: epoch, together))
     for start in range(0, len(order), batch):
         part = [lengths[i] for i in order[start : start + batch]]
         assert part == sorted(part, reverse=True)
@@ -127,3 +132,17 @@ def test_sampler_changes_with_the_epoch_and_the_seed():
     lengths = np.random.default_rng(0).integers(1, 500, 1000)
     orders = [list(BatchSampler(lengths, 10, seed, lambda e=e: e)) for e, seed in ((0, 7), (1, 7), (1, 8))]
     assert len({tuple(order) for order in orders}) == 3
+
+
+def test_rows_drawn_together_leave_little_padding():
+    lengths = np.random.default_rng(0).integers(1, 500, 2000)
+
+    def padding(together):
+        order = np.array(list(BatchSampler(lengths, 20, 7, lambda: 1, together)))
+        found = lengths[order].reshape(-1, 20)
+        return (found.max(axis=1) * 20).sum() / found.sum()
+
+    assert padding(50) < 1.1 < 1.7 < padding(1)
+    order = np.array(list(BatchSampler(lengths, 20, 7, lambda: 1, 50)))
+    longest = lengths[order].reshape(-1, 20).max(axis=1)[:50]
+    assert not (np.diff(longest) <= 0).all()  # long and short batches are mixed
