@@ -109,7 +109,7 @@ def _turns(turns: Any, column: str) -> list[dict[str, Any]]:
         calls = turn.get('tool_calls')
         if not isinstance(content, str | list) and not (content is None and calls):
             raise RowError(f"the content of a message in '{column}' is {_kind(content)}, not text")
-        message = {'role': ROLES[role], 'content': content if content is not None else ''}
+        message: dict[str, Any] = {'role': ROLES[role], 'content': content if content is not None else ''}
         if calls:
             message['tool_calls'] = calls
         if 'loss' in turn:
