@@ -45,9 +45,11 @@ class AsyncEngine:
     async def start(cls, config: EngineConfig) -> AsyncEngine:
         """Start the engine process and wait until it is ready; SwiftliteError if the model cannot be loaded."""
         self = cls(config)
+        self._stopping = True  # a process that dies before it was ready is not started again
         self._client = self._connect()
         try:
             self.model_config = await self._client.ready()
+            self._stopping = False
             if not config.skip_tokenizer_init:
                 self.tokenizer = load_tokenizer(self.model_config.tokenizer)
         except BaseException:

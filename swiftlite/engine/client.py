@@ -46,6 +46,7 @@ class EngineClient:
             [sys.executable, '-m', 'swiftlite.engine.process', str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C in a terminal is for the front process
         )
         theirs.close()
         self._conn = Connection(ours.detach())

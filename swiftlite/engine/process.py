@@ -71,23 +71,23 @@ def main(conn: Connection) -> int:
         conn.send(('failed', str(error)))
         return 1
     model = engine.model_config
-    conn.send(
-        (
-            'ready',
-            {
-                'max_model_len': model.max_model_len,
-                'vocab_size': model.vocab_size,
-                'eos_token_ids': model.eos_token_ids,
-                'dtype': str(model.dtype).removeprefix('torch.'),
-                'device': model.device,
-                'path': model.path,
-                'tokenizer': model.tokenizer,
-                'num_blocks': engine.blocks.num_blocks,
-                'block_size': config.block_size,
-            },
-        )
-    )
     try:
+        conn.send(
+            (
+                'ready',
+                {
+                    'max_model_len': model.max_model_len,
+                    'vocab_size': model.vocab_size,
+                    'eos_token_ids': model.eos_token_ids,
+                    'dtype': str(model.dtype).removeprefix('torch.'),
+                    'device': model.device,
+                    'path': model.path,
+                    'tokenizer': model.tokenizer,
+                    'num_blocks': engine.blocks.num_blocks,
+                    'block_size': config.block_size,
+                },
+            )
+        )
         EngineLoop(engine, conn).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0  # the front process is gone

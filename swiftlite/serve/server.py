@@ -171,10 +171,12 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Service]) -> Se
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if task.done():
+    if not stop.is_set():
         return task.result()
     task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    (service,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(service, Service):  # it was ready at the same moment
+        await service.engine.shutdown(drain=False)
     return None
 
 

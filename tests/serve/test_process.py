@@ -72,7 +72,7 @@ def test_names_signal_and_orderly_end(deployed: ServerProcess, model: Path) -> N
     ready = next(line for line in deployed.lines if line.startswith('Serving'))
     assert f'{model}, tuner-a at {deployed.url}/v1 (ready after ' in ready
     streamed, whole = two_running(deployed, {'model': 'tuner_a'})
-    os.killpg(deployed.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: the engine process gets it, too
+    os.killpg(deployed.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
     deployed.wait_for('Finishing 2 running requests')
     with pytest.raises(httpx.ConnectError):
         httpx.get(f'{deployed.url}/health')
@@ -149,3 +149,30 @@ def test_wrong_adapter_is_refused_at_the_start(model: Path, tmp_path: Path) -> N
     )
     assert result.returncode == 1
     assert str(tmp_path) in result.stderr and 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('delay', [0.0, 0.7])
+def test_ctrl_c_while_loading_leaves_no_trace(model: Path, delay: float) -> None:
+    """`delay`: seconds after the first line, when the engine process is being started."""
+    command = [sys.executable, '-m', 'swiftlite', 'deploy', '--model', str(model), '--port', '0']
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        assert process.stdout.readline().startswith('Loading')
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+    assert (process.returncode, rest) == (130, '')
+
+
+def test_engine_that_dies_while_loading_is_one_sentence(model: Path) -> None:
+    command = [sys.executable, '-m', 'swiftlite', 'deploy', '--model', str(model), '--port', '0']
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        assert process.stdout.readline().startswith('Loading')
+        children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+        while not (engine := children.read_text().split()):
+            time.sleep(0.01)
+        os.kill(int(engine[0]), signal.SIGKILL)
+        rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert rest == 'swiftlite: The engine process ended unexpectedly (exit status -9).\n'
