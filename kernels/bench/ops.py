@@ -417,7 +417,8 @@ def main() -> None:
                 share = '' if row.share is None else f'{row.share:.0%}'
                 wrong = '' if row.error is None else f'{row.error:.1e}'
                 plain = row.torch_us or ''
-                print(f'{row.model:13} {row.op:27} {row.size:44} {row.us:9.2f} {share:>6} {wrong:>8} {plain:>9}', flush=True)
+                print(f'{row.model:13} {row.op:27} {row.size:44} {row.us:9.2f} {share:>6} {wrong:>8} {plain:>9}',
+                flush=True)
     if args.json:
         with open(args.json, 'w') as f:
             f.writelines(json.dumps(x) + '\n' for x in [{'device': device, **limits}, *map(asdict, rows)])

@@ -1,6 +1,7 @@
 """What the Triton kernels share: IEEE mathematics that also runs interpreted, and launch sizes."""
 
 import os
+from functools import cache
 
 import torch
 import triton
@@ -10,6 +11,17 @@ from triton.language.extra import libdevice
 # the interpreter runs kernels on a CPU, without CUDA's library of functions
 INTERPRETED = tl.constexpr(os.environ.get('TRITON_INTERPRET') == '1')
 LOG2E = 1.4426950408889634
+
+
+@triton.jit
+def begin(EARLY: tl.constexpr):
+    """Let the next kernel take its place on the device, and wait for what the previous one writes.
+
+    Comes before anything is read: launched with early_launch, a kernel starts before the previous one has ended.
+    """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
@@ -43,9 +55,27 @@ def divide(x, y):
     return tl.div_rn(x, y)
 
 
+def early_launch(x: torch.Tensor) -> dict[str, bool]:
+    """Launch options of a kernel that opens with begin(): programmatic dependent launch where the GPU has it."""
+    early = x.is_cuda and has_dependent_launch(x.device)
+    return {'EARLY': True, 'launch_pdl': True} if early else {'EARLY': False}
+
+
+@cache
+def has_dependent_launch(device: torch.device) -> bool:
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def multiprocessors(device: torch.device) -> int:
     """Streaming multiprocessors of a CUDA device; 4 for an interpreted run."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == 'cuda' else 4
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may use; that of a Hopper GPU for an interpreted run."""
+    if device.type != 'cuda':
+        return 232448
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def next_power_of_2(n: int) -> int:

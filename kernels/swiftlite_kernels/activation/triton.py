@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import as_rows, divide, exp, next_power_of_2, tanh
+from swiftlite_kernels.triton import as_rows, begin, divide, early_launch, exp, next_power_of_2, tanh
 
 SILU, GELU, GELU_TANH = 0, 1, 2
 
@@ -12,8 +12,9 @@ SILU, GELU, GELU_TANH = 0, 1, 2
 @triton.jit(do_not_specialize=['inner'])
 def gate_kernel(
     out, x, inner, width, out_outer, out_inner, x_outer, x_inner,
-    ACT: tl.constexpr, GATE_FIRST: tl.constexpr, BLOCK: tl.constexpr,
+    ACT: tl.constexpr, GATE_FIRST: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):
+    begin(EARLY)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = column < width
@@ -43,7 +44,7 @@ def launch(out: torch.Tensor, x: torch.Tensor, act: int, gate_first: bool) -> No
     block = min(1024, next_power_of_2(width))
     gate_kernel[(outer * inner, triton.cdiv(width, block))](
         out, x, inner, width, out_outer, out_inner, x_outer, x_inner,
-        ACT=act, GATE_FIRST=gate_first, BLOCK=block, num_warps=4,
+        ACT=act, GATE_FIRST=gate_first, BLOCK=block, **early_launch(x), num_warps=4,
     )
 
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.cache.dtypes import cache_view
-from swiftlite_kernels.triton import LOG2E, multiprocessors, next_power_of_2, tanh
+from swiftlite_kernels.triton import LOG2E, begin, early_launch, multiprocessors, next_power_of_2, shared_memory, tanh
 
 LN2_INVERSE = tl.constexpr(LOG2E)
 MAX_SPLITS = 64
@@ -119,19 +119,20 @@ def split_kernel(
     ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
     V_DESCALE: tl.constexpr,
     OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+    KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel."""
+    begin(EARLY)
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    token = tl.load(starts + sequence).to(tl.int64)
-    if tl.load(starts + sequence + 1) - token != 1:
+    token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
+    if after - token != 1:
         return
-    length = tl.load(lengths + sequence)
-    begin = 0
+    token = token.to(tl.int64)
+    oldest = 0
     if LEFT >= 0:
-        begin = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
-    share = tl.maximum(tl.cdiv(tl.cdiv(length - begin, SPLITS), KEYS) * KEYS, split_share)
-    low = begin + split * share
+        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
+    share = tl.maximum(tl.cdiv(tl.cdiv(length - oldest, SPLITS), KEYS) * KEYS, split_share)
+    low = oldest + split * share
     if (low >= length) & (split > 0):
         return
     high = tl.minimum(low + share, length)
@@ -167,7 +168,7 @@ def split_kernel(
     at = token * out_token + head[:, None] * out_head + dim[None, :]
     if SPLITS == 1:
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
-    elif begin + share >= length:  # one share holds all keys
+    elif oldest + share >= length:  # one share holds all keys
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
     else:
         heads = tl.num_programs(1) * GROUP
@@ -182,22 +183,23 @@ def merge_splits_kernel(
     out, part_acc, part_top, part_total, starts, lengths, v_descale, output_scale, split_share,
     out_token, out_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, LEFT: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr,
-    SPLITS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
+    SPLITS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (sequence, query head): add up the shares of split_kernel."""
+    begin(EARLY)
     sequence, head = tl.program_id(0), tl.program_id(1)
-    token = tl.load(starts + sequence).to(tl.int64)
-    if tl.load(starts + sequence + 1) - token != 1:
+    token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
+    if after - token != 1:
         return
-    length = tl.load(lengths + sequence)
-    begin = 0
+    token = token.to(tl.int64)
+    oldest = 0
     if LEFT >= 0:
-        begin = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
-    share = tl.maximum(tl.cdiv(tl.cdiv(length - begin, SPLITS), KEYS) * KEYS, split_share)
-    if begin + share >= length:  # written by split_kernel
+        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
+    share = tl.maximum(tl.cdiv(tl.cdiv(length - oldest, SPLITS), KEYS) * KEYS, split_share)
+    if oldest + share >= length:  # written by split_kernel
         return
     split, dim = tl.arange(0, SPLITS), tl.arange(0, DIM_PAD)
-    used = begin + split * share < length
+    used = oldest + split * share < length
     part = (sequence * tl.num_programs(1) + head).to(tl.int64) * SPLITS + split
     top = tl.load(part_top + part, used, other=float('-inf'))
     weight = tl.exp2(top - tl.max(top, 0))
@@ -233,8 +235,10 @@ def tile_kernel(
     V_DESCALE: tl.constexpr,
     OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SKIP_SINGLE: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Program (tile of ROWS // GROUP tokens of a sequence, key head); late tiles, which see most keys, start first."""
+    begin(EARLY)
     TOKENS: tl.constexpr = ROWS // GROUP
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -314,15 +318,15 @@ def single_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     return Tiles(rows, 128 if dim <= 128 else 32, 4, 2)
 
 
-def prompt_tiles(group: int, dim: int, itemsize: int) -> Tiles:
-    """Launch sizes of tile_kernel."""
+def prompt_tiles(group: int, dim: int, itemsize: int, room: int) -> Tiles:
+    """Launch sizes of tile_kernel within `room` bytes of shared memory."""
     least = max(16, next_power_of_2(group))
     if itemsize == 4:
         return Tiles(max(32, least), 32, 4, 1)
     if dim <= 64:
         return Tiles(max(64, least), 64, 4, 2)
     if dim <= 128:
-        return Tiles(max(128, least), 128, 8, 2)
+        return Tiles(max(128, least), 128, 8, 2) if room >= 180_000 else Tiles(max(64, least), 64, 4, 2)
     return Tiles(max(64, least), 32, 8, 2)
 
 
@@ -355,7 +359,10 @@ def unified_attention(
     if k.dtype == torch.uint8:
         k, v = cache_view(k, torch.float8_e4m3fn), cache_view(v, torch.float8_e4m3fn)
     group = heads // kv_heads
-    single, prompt = tiles or (single_tiles(group, dim, q.element_size()), prompt_tiles(group, dim, q.element_size()))
+    single, prompt = tiles or (
+        single_tiles(group, dim, q.element_size()),
+        prompt_tiles(group, dim, q.element_size(), shared_memory(q.device)),
+    )
     k_scales, v_scales = per_head(k_descale, sequences, kv_heads), per_head(v_descale, sequences, kv_heads)
     shared = (
         q.stride(0), q.stride(1), out.stride(0), out.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
@@ -374,7 +381,7 @@ def unified_attention(
         tile_kernel[(blocks, kv_heads)](
             q, k, v, out, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales, output_scale,
             softmax_scale, softcap, sequences, *shared, **options, SKIP_SINGLE=skip_single, ROWS=prompt.rows,
-            KEYS=prompt.keys, num_warps=prompt.warps, num_stages=prompt.stages,
+            KEYS=prompt.keys, **early_launch(q), num_warps=prompt.warps, num_stages=prompt.stages,
         )
         if not skip_single:
             return
@@ -386,14 +393,14 @@ def unified_attention(
         q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales,
         output_scale,
         softmax_scale, softcap, MIN_SHARE, *shared, **options, SPLITS=splits, ROWS=single.rows, KEYS=single.keys,
-        num_warps=single.warps, num_stages=single.stages,
+        **early_launch(q), num_warps=single.warps, num_stages=single.stages,
     )
     if splits > 1:
         kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')
         merge_splits_kernel[(sequences, heads)](
             out, *parts, cu_seqlens_q, seqused_k, v_scales, output_scale, MIN_SHARE, out.stride(0), out.stride(1),
             *strides(v_scales), **{name: options[name] for name in kept}, SPLITS=splits, KEYS=single.keys,
-            num_warps=4 if splits > 8 else 2,
+            **early_launch(q), num_warps=4 if splits > 8 else 2,
         )
 
 
@@ -416,8 +423,10 @@ def merge_states_kernel(
     output, output_lse, prefix, prefix_lse, suffix, suffix_lse, output_scale, with_context,
     output_token, output_head, prefix_token, prefix_head, suffix_token, suffix_head,
     output_lse_head, prefix_lse_head, suffix_lse_head,
-    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, WRITE_LSE: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
+    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, WRITE_LSE: tl.constexpr, DIM: tl.constexpr,
+    DIM_PAD: tl.constexpr, EARLY: tl.constexpr,
 ):
+    begin(EARLY)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     dim = tl.arange(0, DIM_PAD)
     mask = dim < DIM
@@ -462,5 +471,5 @@ def merge_attn_states(
         *output.stride()[:2], *prefix_output.stride()[:2], *suffix_output.stride()[:2],
         0 if output_lse is None else output_lse.stride(0), prefix_lse.stride(0), suffix_lse.stride(0),
         OUTPUT_SCALE=output_scale is not None, LIMIT=torch.finfo(output.dtype).max if output_scale is not None else 0.0,
-        WRITE_LSE=output_lse is not None, DIM=dim, DIM_PAD=next_power_of_2(dim), num_warps=1,
+        WRITE_LSE=output_lse is not None, DIM=dim, DIM_PAD=next_power_of_2(dim), **early_launch(output), num_warps=1,
     )

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.cache.dtypes import cache_view, fp8_dtype
-from swiftlite_kernels.triton import divide, next_power_of_2
+from swiftlite_kernels.triton import begin, divide, early_launch, next_power_of_2
 
 ELEMENTS = 1024  # a program's share
 
@@ -26,8 +26,9 @@ def cache_kernel(
     key_token, key_head, value_token, value_head,
     key_block, key_place, key_cache_head, value_block, value_place, value_cache_head,
     BLOCK_SIZE: tl.constexpr, WIDTH: tl.constexpr, DIM: tl.constexpr, FP8: tl.constexpr,
-    PER_HEAD: tl.constexpr, LIMIT: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr,
+    PER_HEAD: tl.constexpr, LIMIT: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):
+    begin(EARLY)
     token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)[:, None]
     i = tl.arange(0, BLOCK)[None, :]
     head, dim = i // DIM, i % DIM
@@ -73,5 +74,6 @@ def reshape_and_cache_flash(
         value_cache.stride(0), value_cache.stride(1), value_cache.stride(2),
         BLOCK_SIZE=key_cache.shape[1], WIDTH=heads * dim, DIM=dim, FP8=stored is not None,
         PER_HEAD=stored is not None and k_scale.numel() > 1,
-        LIMIT=1.0 if stored is None else torch.finfo(stored).max, TOKENS=share, BLOCK=block, num_warps=4,
+        LIMIT=1.0 if stored is None else torch.finfo(stored).max, TOKENS=share, BLOCK=block, **early_launch(key),
+        num_warps=4,
     )

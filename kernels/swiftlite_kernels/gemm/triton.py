@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import divide, exp, next_power_of_2
+from swiftlite_kernels.triton import begin, divide, early_launch, exp, next_power_of_2, shared_memory
 
 
 @dataclass(frozen=True)
@@ -40,29 +40,32 @@ def epilogue(y, up, bias, column, width, mask, BIAS: tl.constexpr, GATED: tl.con
 def one_row_kernel(
     out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight_row,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
+    INNER: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (COLUMNS columns)."""
     column, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, INNER)
     live = column < width
-    at = weight + column.to(tl.int64)[:, None] * weight_row
+    at = weight + column.to(tl.int64)[:, None] * weight_row + k[None, :]
     partner = at + tl.cast(width, tl.int64) * weight_row
+    mask = live[:, None] & (k < inner)[None, :]
+    tile = tl.load(at, mask, other=0.0)  # the weight waits for nobody
+    other = tl.load(partner, mask, other=0.0) if GATED else tile
+    begin(EARLY)
     acc = tl.zeros([COLUMNS, INNER], tl.float32)
     up = tl.zeros([COLUMNS, INNER], tl.float32)
     squares = tl.zeros([INNER], tl.float32)
     for first in range(0, inner, INNER):
-        inside = first + k < inner
-        mask = live[:, None] & inside[None, :]
-        tile = tl.load(at + (first + k)[None, :], mask, other=0.0).to(tl.float32)
-        if GATED:
-            other = tl.load(partner + (first + k)[None, :], mask, other=0.0).to(tl.float32)
-        value = tl.load(x + first + k, inside, other=0.0).to(tl.float32)
+        value = tl.load(x + first + k, first + k < inner, other=0.0).to(tl.float32)
         if NORM:
             squares += value * value
-            value *= tl.load(norm_weight + first + k, inside, other=0.0).to(tl.float32)
-        acc += tile * value[None, :]
+            value *= tl.load(norm_weight + first + k, first + k < inner, other=0.0).to(tl.float32)
+        acc += tile.to(tl.float32) * value[None, :]
         if GATED:
-            up += other * value[None, :]
+            up += other.to(tl.float32) * value[None, :]
+        mask = live[:, None] & (first + INNER + k < inner)[None, :]
+        tile = tl.load(at + first + INNER, mask, other=0.0)
+        if GATED:
+            other = tl.load(partner + first + INNER, mask, other=0.0)
     y, z = tl.sum(acc, 1), tl.sum(up, 1)
     if NORM:
         scale = tl.rsqrt(tl.sum(squares, 0) / inner + epsilon)
@@ -77,9 +80,10 @@ def one_row_kernel(
 def few_rows_kernel(
     out, x, weight, bias, residual, norm_weight, epsilon, rows, width, inner, weight_row, x_row, out_row, residual_row,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (COLUMNS columns), of all rows."""
+    begin(EARLY)
     column, row, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, ROWS), tl.arange(0, INNER)
     at = weight + tl.minimum(column, width - 1).to(tl.int64)[:, None] * weight_row
     partner = at + tl.cast(width, tl.int64) * weight_row
@@ -112,15 +116,21 @@ def few_rows_kernel(
 
 def one_row_tiles(width: int, inner: int, gated: bool) -> Tiles:
     if inner <= 1024:
-        return Tiles(1, 512, 4, 1)
-    return Tiles(1 if gated or width * inner < 1 << 25 else 2, 2048, 2, 1)
+        return Tiles(4, 512 if gated else 1024, 4, 1)
+    if gated or width > 1 << 16:
+        return Tiles(4 if gated else 2, 512, 2, 1)
+    return Tiles(4, 512 if inner <= 8192 else 1024, 4 if inner <= 8192 else 2, 1)
 
 
-def few_rows_tiles(width: int, inner: int, itemsize: int, gated: bool) -> Tiles:
+def few_rows_tiles(width: int, itemsize: int, gated: bool, room: int) -> Tiles:
+    """Launch sizes within `room` bytes of shared memory."""
     if itemsize == 4:
         return Tiles(32, 32, 4, 2)
-    columns = 64 if width >= 64 * 128 else 32 if width >= 32 * 100 else 16
-    return Tiles(columns, 128 if columns == 64 else 256, 4, 3 if gated and columns == 64 else 4)
+    if room < 180_000:
+        return Tiles(64, 128, 4, 2)
+    if gated or width > 1 << 15:
+        return Tiles(64, 128, 4, 3)
+    return Tiles(64, 256, 4, 4) if width > 1024 else Tiles(16, 512, 4, 3)
 
 
 def skinny_gemm(
@@ -140,13 +150,13 @@ def skinny_gemm(
         tiles = tiles or one_row_tiles(width, inner, gated)
         one_row_kernel[(triton.cdiv(width, tiles.columns),)](
             out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0), **flags,
-            COLUMNS=tiles.columns, INNER=tiles.inner, num_warps=tiles.warps, num_stages=tiles.stages,
+            COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps, num_stages=tiles.stages,
         )
         return
-    tiles = tiles or few_rows_tiles(width, inner, x.element_size(), gated)
+    tiles = tiles or few_rows_tiles(width, x.element_size(), gated, shared_memory(x.device))
     few_rows_kernel[(triton.cdiv(width, tiles.columns),)](
         out, x, weight, bias, residual, norm_weight, epsilon, rows, width, inner, weight.stride(0), x.stride(0),
         out.stride(0), 0 if residual is None else residual.stride(0), **flags, ROWS=max(16, next_power_of_2(rows)),
         COLUMNS=tiles.columns, INNER=tiles.inner, PRECISION='ieee' if x.dtype == torch.float32 else 'tf32',
-        num_warps=tiles.warps, num_stages=tiles.stages,
+        **early_launch(x), num_warps=tiles.warps, num_stages=tiles.stages,
     )

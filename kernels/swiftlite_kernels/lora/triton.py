@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import next_power_of_2
+from swiftlite_kernels.triton import begin, early_launch, next_power_of_2
 
 MAX_SLICES = 4
 
@@ -38,9 +38,10 @@ def tokens_of(order, counts, starts, ids, entry, tile, ROWS: tl.constexpr):
 def shrink_kernel(
     x, a0, a1, a2, a3, out, order, counts, starts, ids, tokens, scaling, rank, width,
     x_row, a_adapter, a_row, out_slice, out_row,
-    ROWS: tl.constexpr, RANKS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, RANKS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (tile x rank tile, slice, entry)."""
+    begin(EARLY)
     rank_tiles = tl.cdiv(rank, RANKS)
     tile, s, entry = tl.program_id(0) // rank_tiles, tl.program_id(1), tl.program_id(2)
     if tile * ROWS >= tl.load(counts + entry):
@@ -68,8 +69,10 @@ def expand_kernel(
     x, b0, b1, b2, b3, out, order, counts, starts, ids, tokens, rank, n0, n1, n2, n3, offset,
     x_slice, x_row, b_adapter0, b_adapter1, b_adapter2, b_adapter3, b_row, out_row,
     ADD: tl.constexpr, ROWS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Program (tile, columns of a slice, entry); the second axis counts the column tiles of all slices."""
+    begin(EARLY)
     tile, part, entry = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if tile * ROWS >= tl.load(counts + entry):
         return
@@ -135,7 +138,7 @@ def lora_shrink(
             lora_token_start_loc, lora_ids, tokens, scaling, rank, width, inputs.stride(0), a[0].stride(0),
             a[0].stride(1), output_tensor.stride(0), output_tensor.stride(1),
             ROWS=rows, RANKS=ranks, STEP=step, PRECISION='ieee' if a[0].dtype == torch.float32 else 'tf32',
-            num_warps=4, num_stages=3,
+            **early_launch(inputs), num_warps=4, num_stages=3,
         )
 
 
@@ -158,6 +161,7 @@ def lora_expand(
             lora_token_start_loc, lora_ids, tokens, rank, *[w.shape[1] for w in b], offset_start,
             inputs.stride(0), inputs.stride(1), *[w.stride(0) for w in b], b[0].stride(1), output_tensor.stride(0),
             ADD=add_inputs, ROWS=rows, RANKS=min(64, max(16, next_power_of_2(rank))), COLUMNS=columns,
-            PRECISION='ieee' if b[0].dtype == torch.float32 else 'tf32', num_warps=4, num_stages=2,
+            PRECISION='ieee' if b[0].dtype == torch.float32 else 'tf32', **early_launch(inputs), num_warps=4,
+            num_stages=2,
         )
         offset_start += sum(w.shape[1] for w in slices)

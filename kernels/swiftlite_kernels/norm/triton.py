@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import as_rows, next_power_of_2
+from swiftlite_kernels.triton import as_rows, begin, early_launch, next_power_of_2
 
 SHORT = 1024  # elements a program takes on when rows are short
 
@@ -13,8 +13,9 @@ SHORT = 1024  # elements a program takes on when rows are short
 def norm_kernel(
     out, x, residual, weight, rows, inner, hidden, epsilon,
     out_outer, out_inner, x_outer, x_inner, residual_outer, residual_inner,
-    ADD: tl.constexpr, WEIGHTED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    ADD: tl.constexpr, WEIGHTED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):
+    begin(EARLY)
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     mask = (row < rows) & (column < hidden)
@@ -50,7 +51,8 @@ def launch(
     norm_kernel[(triton.cdiv(rows, short),)](
         out, x, residual, weight, rows, inner, hidden, epsilon,
         out_outer, out_inner, x_outer, x_inner, residual_outer, residual_inner,
-        ADD=residual is not None, WEIGHTED=weight is not None, ROWS=short, BLOCK=block, num_warps=warps,
+        ADD=residual is not None, WEIGHTED=weight is not None, ROWS=short, BLOCK=block, **early_launch(x),
+        num_warps=warps,
     )
 
 

@@ -10,7 +10,7 @@ import triton.language as tl
 from swiftlite_kernels.cache.dtypes import cache_view, fp8_dtype
 from swiftlite_kernels.cache.triton import reshape_and_cache_flash
 from swiftlite_kernels.norm.triton import rms_norm
-from swiftlite_kernels.triton import divide, next_power_of_2
+from swiftlite_kernels.triton import begin, divide, early_launch, next_power_of_2
 
 
 @triton.jit
@@ -37,7 +37,9 @@ def rotary_kernel(
     positions, query, key, cache, cache_stride, half,
     query_stride, query_head, query_heads, key_stride, key_head, key_heads,
     INVERSE: tl.constexpr, NEOX: tl.constexpr, HALF: tl.constexpr, QUERY_HEADS: tl.constexpr, KEY_HEADS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    begin(EARLY)
     token = tl.program_id(0).to(tl.int64)
     row = cache + tl.load(positions + token).to(tl.int64) * cache_stride
     pair = tl.arange(0, HALF)
@@ -77,7 +79,7 @@ def rotary_embedding(
         cos_sin_cache.stride(0), rot_dim // 2,
         query.stride(0), query.stride(1), query.shape[1], keys.stride(0), keys.stride(1), keys.shape[1],
         INVERSE=inverse, NEOX=is_neox, HALF=next_power_of_2(rot_dim // 2), QUERY_HEADS=next_power_of_2(query.shape[1]),
-        KEY_HEADS=0 if key is None else next_power_of_2(keys.shape[1]), num_warps=4,
+        KEY_HEADS=0 if key is None else next_power_of_2(keys.shape[1]), **early_launch(query), num_warps=4,
     )
 
 
@@ -100,9 +102,10 @@ def fused_kernel(
     value_head,
     GROUP: tl.constexpr, BIAS: tl.constexpr, QUERY_NORM: tl.constexpr, KEY_NORM: tl.constexpr, FP8: tl.constexpr,
     PER_HEAD: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
-    HALF_PAD: tl.constexpr,
+    HALF_PAD: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (token, key head): rows are its GROUP query heads, the key, the value; columns half a head."""
+    begin(EARLY)
     token, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     row, pair = tl.arange(0, ROWS), tl.arange(0, HALF_PAD)
     is_query, is_key, is_value = row < GROUP, row == GROUP, row == GROUP + 1
@@ -202,5 +205,5 @@ def rotary_and_cache(
         FP8=fp8 is not None, PER_HEAD=fp8 is not None and k_scale.numel() > 1,
         LIMIT=1.0 if fp8 is None else torch.finfo(fp8).max, BLOCK_SIZE=key_cache.shape[1],
         ROWS=next_power_of_2(group + 2), HALF=head_size // 2, HALF_PAD=next_power_of_2(head_size // 2),
-        num_warps=4 if group > 2 else 1,
+        **early_launch(qkv), num_warps=4 if group > 2 else 1,
     )

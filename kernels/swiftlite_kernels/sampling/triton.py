@@ -19,16 +19,16 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.sampling.reference import GREEDY_BELOW
-from swiftlite_kernels.triton import INTERPRETED, LOG2E, divide, fast_log2, next_power_of_2
+from swiftlite_kernels.triton import INTERPRETED, LOG2E, begin, divide, early_launch, fast_log2, next_power_of_2
 
-CHUNK = 2048  # ids of a scan program
+CHUNK = 1024  # ids of a scan program
 GROUP = 256  # neighbours whose maximum bounds the k-th largest logit
 MAX_K = 256
 ROOM = 1024  # candidates that fit in registers
 STEP = 8192  # ids of a loop step over a whole row
-CHECK_STEP = 2048
+CHECK_STEP = 2048  # ids of a loop step of check_kernel
 PARTS = 16  # programs of a row in check_kernel
-SCAN_WARPS, CHECK_WARPS, PICK_WARPS = 4, 4, 8
+SCAN_WARPS, CHECK_WARPS, PICK_WARPS = 1, 4, 8
 COLD = tl.constexpr(GREEDY_BELOW)
 TO_BASE_2 = tl.constexpr(LOG2E)
 
@@ -143,7 +143,8 @@ def largest_reaching(keys, weights, least):
 
 
 @triton.jit
-def uniform_kernel(out, seeds, positions, vocab, CHUNK: tl.constexpr):
+def uniform_kernel(out, seeds, positions, vocab, CHUNK: tl.constexpr, EARLY: tl.constexpr):
+    begin(EARLY)
     row, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * CHUNK
     u = chunk_uniform(first, tl.load(positions + row), tl.load(seeds + row), CHUNK)
     ids = first + tl.arange(0, CHUNK // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -154,9 +155,10 @@ def uniform_kernel(out, seeds, positions, vocab, CHUNK: tl.constexpr):
 def scan_kernel(
     logits, row_stride, vocab, temperature, seeds, positions,
     tops, masses, scores, winners, winner_logits, group_tops, chunks, groups,
-    CHUNK: tl.constexpr, GROUP: tl.constexpr, DRAW: tl.constexpr, FILTER: tl.constexpr,
+    CHUNK: tl.constexpr, GROUP: tl.constexpr, DRAW: tl.constexpr, FILTER: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (row, chunk)."""
+    begin(EARLY)
     row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     ids = chunk * CHUNK + tl.arange(0, CHUNK // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
     x = tl.load(logits + row * row_stride + ids, ids < vocab, other=float('-inf')).to(tl.float32)
@@ -188,10 +190,12 @@ def scan_kernel(
 def check_kernel(
     logits, row_stride, vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits, above, chunks,
     CHUNKS: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr, TOP_K: tl.constexpr, MIN_P: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Program (row, part), for rows with top_p alone: mass above the winner and above the next one, of every PARTS-th
     step.
     """
+    begin(EARLY)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     heat = tl.load(temperature + row)
     wanted = (heat >= COLD) & (tl.load(top_p + row) < 1.0)
@@ -339,9 +343,10 @@ def pick_kernel(
     tops, masses, scores, winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
     CHUNK: tl.constexpr, CHUNKS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, ROOM: tl.constexpr,
     STEP: tl.constexpr, PARTS: tl.constexpr, MAX_K: tl.constexpr, FILTER: tl.constexpr, TOP_K: tl.constexpr,
-    TOP_P: tl.constexpr, MIN_P: tl.constexpr,
+    TOP_P: tl.constexpr, MIN_P: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (row)."""
+    begin(EARLY)
     row = tl.program_id(0).to(tl.int64)
     chunk = tl.arange(0, CHUNKS)
     here = chunk < chunks
@@ -423,8 +428,10 @@ def pick_kernel(
 
 @triton.jit
 def penalty_kernel(
-    logits, prompt_mask, output_mask, penalties, row_stride, prompt_stride, output_stride, vocab, BLOCK: tl.constexpr
+    logits, prompt_mask, output_mask, penalties, row_stride, prompt_stride, output_stride, vocab, BLOCK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
+    begin(EARLY)
     row = tl.program_id(0).to(tl.int64)
     penalty = tl.load(penalties + row).to(tl.float32)
     if penalty == 1.0:
@@ -444,8 +451,9 @@ def penalty_kernel(
 def philox_uniform(seeds: torch.Tensor, positions: torch.Tensor, vocab: int) -> torch.Tensor:
     out = torch.empty(seeds.shape[0], vocab, dtype=torch.float32, device=seeds.device)
     if out.numel():
-        uniform_kernel[(seeds.shape[0], triton.cdiv(vocab, CHUNK))](out, seeds, positions, vocab, CHUNK=CHUNK,
-        num_warps=4)
+        uniform_kernel[(seeds.shape[0], triton.cdiv(vocab, CHUNK))](
+            out, seeds, positions, vocab, CHUNK=CHUNK, **early_launch(seeds), num_warps=4
+        )
     return out
 
 
@@ -481,21 +489,22 @@ def sample(
         lists = torch.empty(rows, group_room, dtype=torch.int32, device=device)
     scan_kernel[(rows, chunks)](
         logits, logits.stride(0), vocab, temperature, seeds, positions, tops, masses, scores, winners, winner_logits,
-        group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, num_warps=SCAN_WARPS,
+        group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, **early_launch(logits),
+        num_warps=SCAN_WARPS,
     )
     if filtered and top_p is not None:
         above = torch.empty(rows, 2, PARTS, dtype=torch.float32, device=device)
         check_kernel[(rows, PARTS)](
             logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits,
             above, chunks, CHUNKS=next_power_of_2(chunks), STEP=CHECK_STEP, PARTS=PARTS, TOP_K=top_k is not None,
-            MIN_P=min_p is not None, num_warps=CHECK_WARPS,
+            MIN_P=min_p is not None, **early_launch(logits), num_warps=CHECK_WARPS,
         )
     pick_kernel[(rows,)](
         out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
         winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
         CHUNK=CHUNK, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, PARTS=PARTS,
         MAX_K=MAX_K, FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
-        num_warps=PICK_WARPS if filtered else 2,
+        **early_launch(logits), num_warps=PICK_WARPS if filtered else 2,
     )
     return out
 
@@ -508,5 +517,5 @@ def apply_repetition_penalties(
         return
     penalty_kernel[(rows, triton.cdiv(vocab, CHUNK))](
         logits, prompt_mask.view(torch.uint8), output_mask.view(torch.uint8), repetition_penalties, logits.stride(0),
-        prompt_mask.stride(0), output_mask.stride(0), vocab, BLOCK=CHUNK, num_warps=4,
+        prompt_mask.stride(0), output_mask.stride(0), vocab, BLOCK=CHUNK, **early_launch(logits), num_warps=4,
     )
