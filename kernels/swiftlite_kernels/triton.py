@@ -66,11 +66,13 @@ def has_dependent_launch(device: torch.device) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
+@cache
 def multiprocessors(device: torch.device) -> int:
     """Streaming multiprocessors of a CUDA device; 4 for an interpreted run."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == 'cuda' else 4
 
 
+@cache
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a program may use; that of a Hopper GPU for an interpreted run."""
     if device.type != 'cuda':
