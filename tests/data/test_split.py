@@ -1,8 +1,12 @@
 """The held-out part of the data."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from swiftlite.data.split import held_out
+from swiftlite.args.infer import InferArgs
+from swiftlite.data.split import held_out, read_split
 
 
 @pytest.mark.parametrize(
@@ -13,3 +17,33 @@ def test_held_out(count, ratio, expected):
     assert len(test) == expected
     assert sorted([*train, *test]) == list(range(count))
     assert held_out(range(count), ratio, 3) == (train, test)
+
+
+def write(path, rows):
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    return str(path)
+
+
+def test_the_same_arguments_hold_out_the_same_rows(tmp_path):
+    data = write(tmp_path / 'train.jsonl', [{'query': f'q{i}', 'response': f'r{i}'} for i in range(60)])
+    args = InferArgs(model_type='tiny-chat', dataset=[data], dataset_test_ratio=0.2, dataset_seed=3)
+    train, held, _ = read_split(args)
+    assert (len(train), len(held)) == (48, 12)
+    assert read_split(args, answered=False)[1] == held
+    assert read_split(replace(args, dataset_seed=4))[1] != held
+
+
+def test_rows_to_answer_need_no_answer(tmp_path):
+    rows = [
+        {'query': 'q'},
+        {'instruction': 'i', 'input': 'n'},
+        {'messages': [{'role': 'user', 'content': 'm'}]},
+        {'query': 'q', 'response': 'r'},
+        {'response': 'only'},
+    ]
+    args = InferArgs(model_type='tiny-chat', val_dataset=[write(tmp_path / 'val.jsonl', rows)])
+    _, held, (_, drops) = read_split(args, answered=False)
+    assert [row.messages[0]['content'] for row in held] == ['q', 'i\nn', 'm', 'q']
+    assert [len(row.messages) for row in held] == [1, 1, 1, 2] and drops.total == 1
+    _, held, (_, drops) = read_split(args)
+    assert (len(held), drops.total) == (1, 4), 'training needs the answers'
