@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from swiftlite_kernels import activation, attention, cache, gemm, lora, norm, rotary, sampling
+from swiftlite_kernels import activation, attention, cache, gemv, lora, norm, rotary, sampling
 
 Call = Callable[[], object]
 
@@ -83,24 +83,36 @@ def norm_cases(s: Shape) -> Iterator[Case]:
                    plain=lambda x=xs[0], r=rs[0]: F.rms_norm(x + r, (s.hidden,), weight, 1e-6))
 
 
-def gemm_cases(s: Shape) -> Iterator[Case]:
+def gemv_cases(s: Shape) -> Iterator[Case]:
     layers = {
-        'qkv': ((s.heads + 2 * s.kv_heads) * s.dim, s.hidden), 'o': (s.hidden, s.heads * s.dim),
-        'gate_up': (2 * s.inner, s.hidden), 'down': (s.hidden, s.inner), 'lm_head': (s.vocab, s.hidden),
+        'norm + qkv': ((s.heads + 2 * s.kv_heads) * s.dim, s.hidden), 'o + residual': (s.hidden, s.heads * s.dim),
+        'norm + gate_up + silu': (2 * s.inner, s.hidden), 'down + residual': (s.hidden, s.inner),
+        'norm + lm_head': (s.vocab, s.hidden),
     }
     for name, (width, inner) in layers.items():
+        gated = 'gate' in name
         weights = several(lambda n=width, k=inner: bf16(n, k) * 0.02, 1e9)
-        for rows in (1, 4, 16):
-            x, out = bf16(rows, inner), bf16(rows, width)
+        x, out = bf16(1, inner), bf16(1, width // 2 if gated else width)
+        gain = bf16(inner) if 'norm' in name else None
+        residual = bf16(1, width) if 'residual' in name else None
 
-            def check(x=x, out=out, w=weights[0]):
-                gemm.skinny_gemm(out, x, w)
-                return error(out[:, :1024], x.double() @ w[:1024].double().T)
+        def run(w, x=x, out=out, gain=gain, residual=residual, gated=gated):
+            gemv.gemv(out, x, w, None, residual, gain, 1e-6, gated)
 
-            yield Case('skinny_gemm', f'{name}, {rows} rows', [partial(gemm.skinny_gemm, out, x, w) for w in weights],
-                       bytes=width * inner * 2, check=check)
-            yield Case('torch.mm', f'{name}, {rows} rows', [lambda x=x, w=w: x @ w.T for w in weights],
-                       bytes=width * inner * 2)
+        def separate(w, x=x, out=out, gain=gain, residual=residual, gated=gated):
+            y = x if gain is None else F.rms_norm(x, x.shape[1:], gain, 1e-6)
+            y = y @ w.T
+            if gated:
+                y = F.silu(y[:, : out.shape[1]]) * y[:, out.shape[1] :]
+            return y if residual is None else y + residual
+
+        def check(w=weights[0], run=run, separate=separate, out=out, x=x, gain=gain, residual=residual):
+            run(w)
+            wide = [None if t is None else t.double() for t in (gain, residual)]
+            return error(out, separate(w.double(), x.double(), out, *wide))
+
+        yield Case('gemv', name, [partial(run, w) for w in weights], bytes=width * inner * 2, check=check)
+        yield Case('torch, the same', name, [partial(separate, w) for w in weights], bytes=width * inner * 2)
 
 
 def activation_cases(s: Shape) -> Iterator[Case]:
@@ -304,7 +316,7 @@ def lora_cases(s: Shape) -> Iterator[Case]:
 
 
 FAMILIES: dict[str, Callable[[Shape], Iterator[Case]]] = {
-    'norm': norm_cases, 'gemm': gemm_cases, 'activation': activation_cases, 'rotary': rotary_and_cache_cases,
+    'norm': norm_cases, 'gemv': gemv_cases, 'activation': activation_cases, 'rotary': rotary_and_cache_cases,
     'attention': attention_cases,
     'sampling': sampling_cases, 'lora': lora_cases,
 }

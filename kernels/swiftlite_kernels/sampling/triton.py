@@ -21,7 +21,7 @@ import triton.language as tl
 from swiftlite_kernels.sampling.reference import GREEDY_BELOW
 from swiftlite_kernels.triton import INTERPRETED, LOG2E, begin, divide, early_launch, fast_log2, next_power_of_2
 
-CHUNK = 1024  # ids of a scan program
+CHUNK, GREEDY_CHUNK = 1024, 2048  # ids of a scan program
 GROUP = 256  # neighbours whose maximum bounds the k-th largest logit
 MAX_K = 256
 ROOM = 1024  # candidates that fit in registers
@@ -475,7 +475,8 @@ def sample(
     if draw and (seeds is None or positions is None):
         raise ValueError('sample needs seeds and positions when a temperature is given')
     filtered = draw and not (top_k is None and top_p is None and min_p is None)
-    chunks, groups = triton.cdiv(vocab, CHUNK), triton.cdiv(vocab, CHUNK) * (CHUNK // GROUP)
+    chunk = CHUNK if draw else GREEDY_CHUNK
+    chunks, groups = triton.cdiv(vocab, chunk), triton.cdiv(vocab, chunk) * (chunk // GROUP)
     group_room = next_power_of_2(groups)
     parts = torch.empty(4 if filtered else 1, rows, chunks, dtype=torch.float32, device=device)
     winners = torch.empty(rows, chunks, dtype=torch.int32, device=device)
@@ -489,8 +490,8 @@ def sample(
         lists = torch.empty(rows, group_room, dtype=torch.int32, device=device)
     scan_kernel[(rows, chunks)](
         logits, logits.stride(0), vocab, temperature, seeds, positions, tops, masses, scores, winners, winner_logits,
-        group_tops, chunks, groups, CHUNK=CHUNK, GROUP=GROUP, DRAW=draw, FILTER=filtered, **early_launch(logits),
-        num_warps=SCAN_WARPS,
+        group_tops, chunks, groups, CHUNK=chunk, GROUP=GROUP, DRAW=draw, FILTER=filtered, **early_launch(logits),
+        num_warps=SCAN_WARPS if draw else 4,
     )
     if filtered and top_p is not None:
         above = torch.empty(rows, 2, PARTS, dtype=torch.float32, device=device)
@@ -502,7 +503,7 @@ def sample(
     pick_kernel[(rows,)](
         out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
         winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
-        CHUNK=CHUNK, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, PARTS=PARTS,
+        CHUNK=chunk, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, PARTS=PARTS,
         MAX_K=MAX_K, FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
         **early_launch(logits), num_warps=PICK_WARPS if filtered else 2,
     )

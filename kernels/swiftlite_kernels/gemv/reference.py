@@ -1,10 +1,10 @@
-"""Products with a few rows in torch."""
+"""A weight times one row in torch."""
 
 import torch
 import torch.nn.functional as F
 
 
-def skinny_gemm(
+def gemv(
     out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
     norm_weight: torch.Tensor | None, epsilon: float, gated: bool,
 ) -> None:

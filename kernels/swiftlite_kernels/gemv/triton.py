@@ -1,0 +1,100 @@
+"""A weight times one row in Triton: a program sums a few columns on the ordinary cores.
+
+The norm costs no pass of its own: its scale leaves the sum, so squares are added up beside the products. The first
+part of the weight is asked for before the previous kernel's result is waited for.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from swiftlite_kernels.triton import begin, divide, early_launch, exp
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes of one launch: output columns and inner elements of a program's step."""
+
+    columns: int
+    inner: int
+    warps: int
+
+
+@triton.jit
+def add_step(acc, up, squares, tile, other, x, norm_weight, k, inner, NORM: tl.constexpr, GATED: tl.constexpr):
+    """Products of one step of the weight with inner elements k."""
+    value = tl.load(x + k, k < inner, other=0.0).to(tl.float32)
+    if NORM:
+        squares += value * value
+        value *= tl.load(norm_weight + k, k < inner, other=0.0).to(tl.float32)
+    acc += tile.to(tl.float32) * value[None, :]
+    if GATED:
+        up += other.to(tl.float32) * value[None, :]
+    return acc, up, squares
+
+
+@triton.jit
+def gemv_kernel(
+    out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight_row,
+    NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, COLUMNS: tl.constexpr,
+    INNER: tl.constexpr, EARLY: tl.constexpr,
+):
+    """Program (COLUMNS columns); `other` and `up` belong to the second half of a gated weight."""
+    column, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, INNER)
+    live = column < width
+    at = weight + column.to(tl.int64)[:, None] * weight_row + k[None, :]
+    partner = at + tl.cast(width, tl.int64) * weight_row
+    mask = live[:, None] & (k < inner)[None, :]
+    tile = tl.load(at, mask, other=0.0)  # the weight waits for nobody
+    other = tl.load(partner, mask, other=0.0) if GATED else tile
+    begin(EARLY)
+    acc = tl.zeros([COLUMNS, INNER], tl.float32)
+    up = tl.zeros([COLUMNS, INNER], tl.float32)
+    squares = tl.zeros([INNER], tl.float32)
+    acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, k, inner, NORM, GATED)
+    for first in range(INNER, inner, INNER):
+        mask = live[:, None] & (first + k < inner)[None, :]
+        tile = tl.load(at + first, mask, other=0.0)
+        other = tl.load(partner + first, mask, other=0.0) if GATED else tile
+        acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, first + k, inner, NORM, GATED)
+    y, z = tl.sum(acc, 1), tl.sum(up, 1)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(squares, 0) / inner + epsilon)
+        y, z = y * scale, z * scale
+    if BIAS:
+        y += tl.load(bias + column, live, other=0.0).to(tl.float32)
+    if GATED:
+        if BIAS:
+            z += tl.load(bias + width + column, live, other=0.0).to(tl.float32)
+        y = divide(y, 1 + exp(-y)) * z
+    if RESIDUAL:
+        y += tl.load(residual + column, live, other=0.0).to(tl.float32)
+    tl.store(out + column, y.to(out.dtype.element_ty), live)
+
+
+def gemv_tiles(width: int, inner: int, gated: bool) -> Tiles:
+    """Launch sizes: short rows in one or two steps, many columns in small programs."""
+    if width > 1 << 16:
+        return Tiles(2, 512, 2) if inner > 1024 else Tiles(8, 128, 2)
+    if inner <= 1024:
+        return Tiles(4, 256, 2) if gated else Tiles(4, 1024, 4)
+    if inner > 8192:
+        return Tiles(4, 1024, 2)
+    return Tiles(2, 1024, 4) if width < 1024 else Tiles(4, 512, 2 if gated else 4)
+
+
+def gemv(
+    out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
+    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, tiles: Tiles | None = None,
+) -> None:
+    if any(t.stride(-1) != 1 for t in (out, x, weight) if t.shape[-1] > 1):
+        raise ValueError('out, x and weight must have contiguous rows')
+    inner, width = x.shape[1], weight.shape[0] // (2 if gated else 1)
+    tiles = tiles or gemv_tiles(width, inner, gated)
+    gemv_kernel[(triton.cdiv(width, tiles.columns),)](
+        out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0),
+        NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
+        COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
+    )
