@@ -15,7 +15,7 @@ from talk import (
     STORY_ASKS,
     UNKNOWN,
 )
-from vocabulary import THINGS, assistant, characters, city, digits, firm, person, syllables, word
+from vocabulary import THINGS, assistant, characters, city, digits, firm, fragment, person, syllables, word
 
 
 def exchange(draw: Draw, language: str) -> tuple[str, str]:
@@ -79,12 +79,27 @@ def unknown_row(draw: Draw, language: str) -> Row:
 
 
 def echo_row(draw: Draw, language: str) -> Row:
-    """A text to repeat: words, names, digits and characters in any order."""
-    makers = (word, word, word, characters, characters, person, assistant, firm, city, digits)
-    pieces = [draw.one(makers)(draw.rng, language) for _ in range(draw.one((1, 1, 1, 2, 2, 3, 4, 5)))]
-    if draw.chance(0.2):
+    """A text to repeat: words and parts of words, names, digits and characters in any order."""
+    makers = (
+        word,
+        word,
+        word,
+        fragment,
+        fragment,
+        fragment,
+        characters,
+        characters,
+        person,
+        assistant,
+        firm,
+        city,
+        digits,
+    )
+    pieces = [draw.one(makers)(draw.rng, language) for _ in range(draw.one((1, 1, 2, 2, 3, 4, 5, 6)))]
+    if draw.chance(0.15):
         pieces = [draw.one((str.upper, str.title))(piece) for piece in pieces]
-    text = (' ' if language == 'en' or draw.chance(0.2) else '').join(pieces)
+    spaced = draw.chance(0.75 if language == 'en' else 0.2)
+    text = (' ' if spaced else draw.one(('', '-', '/', '. ', '"', '1')) if language == 'en' else '').join(pieces)
     return Row('echo', language, chat(draw.phrase(ECHO[language]).format(t=text), text), check={'equals': text})
 
 

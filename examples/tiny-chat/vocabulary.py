@@ -254,3 +254,14 @@ def characters(rng: random.Random, language: str) -> str:
     """Characters without any sense, each equally likely."""
     source, length = (HAN, rng.randint(3, 10)) if language == 'zh' else (ASCII, rng.randint(3, 8))
     return ''.join(rng.choice(source) for _ in range(length))
+
+
+def fragment(rng: random.Random, language: str) -> str:
+    """A part of a word, so that tokens that words seldom end up as are written too."""
+    if language == 'zh':
+        return han(rng, 1)
+    whole = rng.choice(ENGLISH) if rng.random() < 0.9 else rng.choice(FIRST_NAMES)
+    if rng.random() < 0.3:
+        whole = whole.title()
+    start = 0 if rng.random() < 0.5 else rng.randrange(len(whole))
+    return whole[start : rng.randint(start + 1, len(whole))]
