@@ -31,8 +31,10 @@ def test_one_captured_attention_serves_other_lengths(queries):
     captured, eager = torch.zeros_like(q), torch.zeros_like(q)
 
     def attend(out):
-        unified_attention(q, k, v, out, starts, 48 if max(queries) > 1 else 1, lengths, 710, 0.125, True, (-1, -1), table,
-                          0.0, None, None, None)
+        longest = 48 if max(queries) > 1 else 1
+        unified_attention(
+            q, k, v, out, starts, longest, lengths, 710, 0.125, True, (-1, -1), table, 0.0, None, None, None
+        )
 
     graph = capture(lambda: attend(captured))
     other = [1, 1, 1, 0] if max(queries) == 1 else [30, 1, 17, 1]
