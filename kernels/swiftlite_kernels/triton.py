@@ -85,7 +85,7 @@ def next_power_of_2(n: int) -> int:
 
 
 def as_rows(x: torch.Tensor) -> tuple[int, int, int, int]:
-    """(outer rows, inner rows, outer stride, inner stride) of the last dimension's rows; ValueError if they have gaps."""
+    """(outer rows, inner rows, outer stride, inner stride) of rows without gaps (else ValueError)."""
     if x.stride(-1) != 1 and x.shape[-1] > 1:
         raise ValueError(f'the last dimension must be contiguous, got strides {x.stride()} for shape {tuple(x.shape)}')
     if x.dim() == 1:

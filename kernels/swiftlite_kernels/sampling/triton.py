@@ -193,7 +193,7 @@ def check_kernel(
     CHUNKS: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr, TOP_K: tl.constexpr, MIN_P: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Program (row, part), for rows with top_p alone: mass above the winner and above the next, of one step in PARTS."""
+    """Program (row, part), for rows with top_p alone: mass above the winner and the next one, of one step in PARTS."""
     begin(EARLY)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     heat = tl.load(temperature + row)
