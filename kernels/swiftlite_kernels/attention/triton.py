@@ -318,15 +318,17 @@ def single_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     return Tiles(rows, 128 if dim <= 128 else 32, 4, 2)
 
 
-def prompt_tiles(group: int, dim: int, itemsize: int, room: int) -> Tiles:
-    """Launch sizes of tile_kernel within `room` bytes of shared memory."""
+def prompt_tiles(group: int, dim: int, itemsize: int, longest: int, room: int) -> Tiles:
+    """Launch sizes of tile_kernel for queries of up to `longest` tokens, within `room` bytes of shared memory."""
     least = max(16, next_power_of_2(group))
     if itemsize == 4:
         return Tiles(max(32, least), 32, 4, 1)
     if dim <= 64:
         return Tiles(max(64, least), 64, 4, 2)
     if dim <= 128:
-        return Tiles(max(128, least), 128, 8, 2) if room >= 180_000 else Tiles(max(64, least), 64, 4, 2)
+        if room < 180_000:
+            return Tiles(max(64, least), 64, 4, 2)
+        return Tiles(max(128, least), 32, 4, 3) if longest <= 512 else Tiles(max(128, least), 128, 8, 2)
     return Tiles(max(64, least), 32, 8, 2)
 
 
@@ -361,7 +363,7 @@ def unified_attention(
     group = heads // kv_heads
     single, prompt = tiles or (
         single_tiles(group, dim, q.element_size()),
-        prompt_tiles(group, dim, q.element_size(), shared_memory(q.device)),
+        prompt_tiles(group, dim, q.element_size(), max_seqlen_q, shared_memory(q.device)),
     )
     k_scales, v_scales = per_head(k_descale, sequences, kv_heads), per_head(v_descale, sequences, kv_heads)
     shared = (

@@ -205,5 +205,5 @@ def rotary_and_cache(
         FP8=fp8 is not None, PER_HEAD=fp8 is not None and k_scale.numel() > 1,
         LIMIT=1.0 if fp8 is None else torch.finfo(fp8).max, BLOCK_SIZE=key_cache.shape[1],
         ROWS=next_power_of_2(group + 2), HALF=head_size // 2, HALF_PAD=next_power_of_2(head_size // 2),
-        **early_launch(qkv), num_warps=max(1, next_power_of_2(group + 2) * next_power_of_2(head_size // 2) // 512),
+        **early_launch(qkv), num_warps=4 if group > 2 else 1,
     )

@@ -22,7 +22,6 @@ from swiftlite_kernels.sampling.reference import GREEDY_BELOW
 from swiftlite_kernels.triton import INTERPRETED, LOG2E, begin, divide, early_launch, fast_log2, next_power_of_2
 
 CHUNK, GREEDY_CHUNK = 1024, 2048  # ids of a scan program
-PENALTY_CHUNK = 4096
 GROUP = 256  # neighbours whose maximum bounds the k-th largest logit
 MAX_K = 256
 ROOM = 1024  # candidates that fit in registers
@@ -515,7 +514,7 @@ def apply_repetition_penalties(
     rows, vocab = logits.shape
     if rows == 0:
         return
-    penalty_kernel[(rows, triton.cdiv(vocab, PENALTY_CHUNK))](
+    penalty_kernel[(rows, triton.cdiv(vocab, CHUNK))](
         logits, prompt_mask.view(torch.uint8), output_mask.view(torch.uint8), repetition_penalties, logits.stride(0),
-        prompt_mask.stride(0), output_mask.stride(0), vocab, BLOCK=PENALTY_CHUNK, **early_launch(logits), num_warps=4,
+        prompt_mask.stride(0), output_mask.stride(0), vocab, BLOCK=CHUNK, **early_launch(logits), num_warps=4,
     )
