@@ -32,11 +32,11 @@ def checkpoints(tmp_path_factory):
     facts = str(folder / 'facts.jsonl')
     sft = ['sft', '--model_type', 'tiny-chat', '--dataset', facts, '--val_dataset', facts, '--output_dir', str(folder)]
     sft += ['--lora_target_modules', 'ALL', '--batch_size', '4', '--gradient_accumulation_steps', '1']
-    sft += ['--num_train_epochs', '40', '--learning_rate', '3e-3', '--lora_dropout', '0']
+    sft += ['--num_train_epochs', '60', '--learning_rate', '1e-3', '--lora_dropout', '0']
     assert run([*sft, '--save_steps', '1000', '--eval_steps', '1000']) == 0
-    (lora,) = folder.glob('tiny-chat/v0-*/checkpoint-40')
+    (lora,) = folder.glob('tiny-chat/v0-*/checkpoint-60')
     assert run(['export', '--ckpt_dir', str(lora), '--merge_lora', 'true', '--verify', 'true']) == 0
-    return lora, lora.with_name('checkpoint-40-merged')
+    return lora, lora.with_name('checkpoint-60-merged')
 
 
 def answers(llm, questions, lora=None):
