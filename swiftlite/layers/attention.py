@@ -1,4 +1,4 @@
-"""Attention over the paged KV cache: writes this step's keys and values, then attends."""
+"""Attention over the paged KV cache: rotates and writes this step's keys and values, then attends."""
 
 from __future__ import annotations
 
@@ -6,31 +6,57 @@ import torch
 from torch import nn
 
 from swiftlite_kernels.attention import unified_attention
-from swiftlite_kernels.cache import reshape_and_cache_flash
+from swiftlite_kernels.rotary import rotary_and_cache
 
 from .context import current_step
+from .norm import RMSNorm
+from .rotary import RotaryEmbedding
 
 
 class Attention(nn.Module):
     """Causal grouped-query attention; the model runner sets the caches, [blocks, block_size, kv_heads, d] each."""
 
     def __init__(
-        self, num_heads: int, num_kv_heads: int, head_dim: int, sliding_window: int | None, device: torch.device | str
+        self,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        sliding_window: int | None,
+        rotary: RotaryEmbedding,
+        norms: tuple[RMSNorm, RMSNorm] | None,
+        device: torch.device | str,
     ):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.scale = head_dim**-0.5
         self.window = (sliding_window - 1, 0) if sliding_window else (-1, -1)
+        self.rotary = rotary
+        self.q_norm: RMSNorm | None = norms[0] if norms else None
+        self.k_norm: RMSNorm | None = norms[1] if norms else None
         self.key_cache = self.value_cache = torch.empty(0)
         self.register_buffer('one', torch.ones(1, dtype=torch.float32, device=device), persistent=False)
 
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """q [T, heads * d], k and v [T, kv_heads * d] (may be strided) → [T, heads * d]."""
+    def forward(self, positions: torch.Tensor, qkv: torch.Tensor) -> torch.Tensor:
+        """positions [T]; qkv [T, (heads + 2 * kv_heads) * d], overwritten → [T, heads * d]."""
         step = current_step()
-        q = q.unflatten(-1, (self.num_heads, self.head_dim))
-        k = k.unflatten(-1, (self.num_kv_heads, self.head_dim))
-        v = v.unflatten(-1, (self.num_kv_heads, self.head_dim))
-        reshape_and_cache_flash(k, v, self.key_cache, self.value_cache, step.slot_mapping, 'auto', self.one, self.one)
+        rotary_and_cache(
+            qkv,
+            None,
+            self.q_norm.weight if self.q_norm is not None else None,
+            self.k_norm.weight if self.k_norm is not None else None,
+            self.q_norm.eps if self.q_norm is not None else 0.0,
+            positions,
+            self.head_dim,
+            self.rotary.cos_sin,
+            True,
+            self.key_cache,
+            self.value_cache,
+            step.slot_mapping,
+            'auto',
+            self.one,
+            self.one,
+        )
+        q = qkv[:, : self.num_heads * self.head_dim].unflatten(-1, (self.num_heads, self.head_dim))
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         unified_attention(
             q,

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import nn
 
-from swiftlite_kernels.rotary import rotary_embedding
-
 from ..errors import SwiftliteError, nearest
 
 
@@ -33,19 +31,14 @@ def inverse_frequencies(dim: int, theta: float, scaling: dict | None) -> torch.T
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotates query and key heads in place (two contiguous halves, "neox")."""
+    """cos_sin [max_positions, head_dim]: cosines ‖ sines of every position, fp32 whatever the model's dtype."""
 
     def __init__(
         self, head_dim: int, max_positions: int, theta: float, scaling: dict | None, device: torch.device | str
     ):
         super().__init__()
-        self.head_dim = head_dim
         angles = torch.outer(
             torch.arange(max_positions, dtype=torch.float32), inverse_frequencies(head_dim, theta, scaling)
         )
-        # [max_positions, head_dim]: cos ‖ sin, fp32 whatever the model's dtype
+        self.cos_sin: torch.Tensor
         self.register_buffer('cos_sin', torch.cat([angles.cos(), angles.sin()], dim=-1).to(device), persistent=False)
-
-    def forward(self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
-        """positions [T] int64; query [T, heads * d] and key [T, kv_heads * d] may be strided; in place."""
-        rotary_embedding(positions, query, key, self.head_dim, self.cos_sin, True)

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from swiftlite_kernels.activation import silu_and_mul
+from swiftlite_kernels.gemv import gemv
 
 from ..layers.attention import Attention
+from ..layers.context import current_step
 from ..layers.embedding import VocabEmbedding
 from ..layers.linear import ColumnParallelLinear, Linear, QKVParallelLinear, RowParallelLinear
 from ..layers.norm import RMSNorm
@@ -38,21 +40,18 @@ class SelfAttention(nn.Module):
         self.o = RowParallelLinear(
             prefix, 'o_proj', c.num_heads * c.head_dim, c.hidden_size, c.o_bias, tp, dtype, device
         )
-        self.sizes = [s.rows for s in self.qkv.slices]
-        self.head_dim, self.rotary = c.head_dim, rotary
-        self.q_norm = RMSNorm(f'{prefix}.q_norm', c.head_dim, c.rms_norm_eps, dtype, device) if c.qk_norm else None
-        self.k_norm = RMSNorm(f'{prefix}.k_norm', c.head_dim, c.rms_norm_eps, dtype, device) if c.qk_norm else None
+        norms = None
+        if c.qk_norm:
+            norms = (
+                RMSNorm(f'{prefix}.q_norm', c.head_dim, c.rms_norm_eps, dtype, device),
+                RMSNorm(f'{prefix}.k_norm', c.head_dim, c.rms_norm_eps, dtype, device),
+            )
         self.attention = Attention(
-            self.qkv.num_heads, self.qkv.num_kv_heads, c.head_dim, c.sliding_windows[layer], device
+            self.qkv.num_heads, self.qkv.num_kv_heads, c.head_dim, c.sliding_windows[layer], rotary, norms, device
         )
 
     def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
-        if self.q_norm is not None and self.k_norm is not None:
-            q = self.q_norm(q.unflatten(-1, (-1, self.head_dim))).flatten(1)
-            k = self.k_norm(k.unflatten(-1, (-1, self.head_dim))).flatten(1)
-        self.rotary(positions, q, k)
-        return self.o(self.attention(q, k, v))
+        return self.o(self.attention(positions, self.qkv(x)))
 
 
 class MLP(nn.Module):
@@ -110,6 +109,17 @@ class DecoderLayer(nn.Module):
         x, residual = self.post_norm.add_norm(x, residual)
         return self.mlp(x), residual
 
+    def forward_row(self, positions: torch.Tensor, x: torch.Tensor) -> None:
+        """The layer for a single token, in place in the stream x [1, hidden]: each product does what lies around it."""
+        qkv, gate_up = self.attention.qkv, self.mlp.gate_up
+        projected = x.new_empty(1, qkv.weight.shape[0])
+        gemv(projected, x, qkv.weight, qkv.bias, None, self.input_norm.weight, self.input_norm.eps)
+        attended = self.attention.attention(positions, projected)
+        gemv(x, attended, self.attention.o.weight, self.attention.o.bias, x)
+        active = x.new_empty(1, gate_up.weight.shape[0] // 2)
+        gemv(active, x, gate_up.weight, gate_up.bias, None, self.post_norm.weight, self.post_norm.eps, True)
+        gemv(x, active, self.mlp.down.weight, self.mlp.down.bias, x)
+
 
 class Decoder(nn.Module):
     """Token ids → hidden states → logits, reading and writing the paged KV cache of the running step."""
@@ -119,6 +129,8 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.config = config
+        # a single row reads each weight once: a product of our own, fused with its neighbours, beats the library's
+        self.rows_alone = tp.size == 1 and torch.device(device).type == 'cuda'
         self.embed = VocabEmbedding('model.embed_tokens', config.vocab_size, config.hidden_size, tp, dtype, device)
         rotary = RotaryEmbedding(config.head_dim, max_model_len, config.rope_theta, config.rope_scaling, device)
         self.layers = nn.ModuleList(
@@ -134,6 +146,10 @@ class Decoder(nn.Module):
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """input_ids, positions [T] int64 → normalised hidden states [T, hidden]."""
         x, residual = self.embed(input_ids), None
+        if x.shape[0] == 1 and self.rows_alone and current_step().lora is None:
+            for layer in self.layers:
+                layer.forward_row(positions, x)
+            return self.norm(x)
         for layer in self.layers:
             x, residual = layer(positions, x, residual)
         assert residual is not None

@@ -190,3 +190,10 @@ def hold_results_back(llm):
             return self.future.result()
 
     llm.engine.executor.submit = lambda plan: Late(submit(plan))
+
+
+def test_a_single_rows_fused_products_change_nothing(base, alone):
+    """The path of one decoding sequence on a GPU, here on the references."""
+    llm = make_llm(base)
+    llm.engine.executor.runner.model.rows_alone = True
+    assert [run(llm, [p])[0] for p in PROMPTS] == alone
