@@ -62,7 +62,12 @@ def _download(hub: str, repo: str, revision: str | None) -> str:
     except Exception as error:  # each hub has its own dozens of types; all mean that the files are not here
         lines = [line.strip().rstrip('.') for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
-        other = 'unset USE_HF' if hub == 'Hugging Face' else 'set USE_HF=1'
+        if hub == 'ModelScope':
+            other = 'set USE_HF=1 for Hugging Face'
+        elif importlib.util.find_spec('modelscope_hub') is not None:
+            other = 'unset USE_HF for ModelScope'
+        else:
+            other = "pip install 'swiftlite[hub]' for ModelScope"
         raise SwiftliteError(
-            f"'{repo}' cannot be fetched from {hub} ({reason}): give a local folder, or {other} for the other hub"
+            f"'{repo}' cannot be fetched from {hub} ({reason}): give a local folder, or {other}"
         ) from error

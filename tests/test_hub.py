@@ -75,6 +75,11 @@ def test_failure_is_one_sentence(fetched, monkeypatch):
     with pytest.raises(SwiftliteError, match='no route to host') as error:
         hub.local_path('Qwen/Qwen2.5-0.5B', use_hf=True)
     assert '\n' not in str(error.value) and 'local folder' in str(error.value)
+    for installed, advice in ((object(), 'unset USE_HF for ModelScope'), (None, "pip install 'swiftlite[hub]'")):
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a, spec=installed: spec)
+        with pytest.raises(SwiftliteError) as error:
+            hub.local_path('Qwen/Qwen2.5-0.5B', use_hf=True)
+        assert advice in str(error.value)
 
 
 def test_neither_folder_nor_name(fetched):

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from swiftlite.args.fields import Args
+from swiftlite.errors import UsageError
 from swiftlite.registry.resolve import read_checkpoint_args
 
 # the model itself (type, path, revision, adapter) is recovered by `registry.resolve.resolve_model`
@@ -15,15 +16,21 @@ DATA_FIELDS = ('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', '
 def recover(cls: type[Args], typed: Mapping[str, Any]) -> dict[str, Any]:
     """`typed` with the fields filled in that the user left out and the checkpoint knows.
 
-    The prompt's fields always, unless ``--load_args_from_ckpt_dir false``; the data's with ``--load_dataset_config``.
+    The prompt's fields always, unless ``--load_args_from_ckpt_dir false``; the data's with ``--load_dataset_config``,
+    which raises UsageError where the checkpoint names none.
     """
     ckpt_dir = typed.get('ckpt_dir')
-    if ckpt_dir is None or not typed.get('load_args_from_ckpt_dir', True):
+    prompt = PROMPT_FIELDS if typed.get('load_args_from_ckpt_dir', True) else ()
+    data = DATA_FIELDS if typed.get('load_dataset_config') else ()
+    names = prompt + data
+    if ckpt_dir is None or not names:
         return dict(typed)
-    names = PROMPT_FIELDS + (DATA_FIELDS if typed.get('load_dataset_config') else ())
     known = {f.name for f in fields(cls)}
     saved = read_checkpoint_args(ckpt_dir)
     found = {name: saved[name] for name in names if name in known and saved.get(name) is not None}
-    if 'dataset' in typed or 'val_dataset' in typed:
+    given = typed.keys() & {'dataset', 'val_dataset'}
+    if data and not given and not (found.get('dataset') or found.get('val_dataset')):
+        raise UsageError(f"--load_dataset_config: no sft_args.json in '{ckpt_dir}' names the data it was trained on")
+    if given:
         found = {name: value for name, value in found.items() if name not in ('dataset', 'val_dataset')}
     return {**found, **typed}

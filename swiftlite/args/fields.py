@@ -1,5 +1,6 @@
 """How a field says what its flag is called, what it takes and what it does."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
@@ -84,7 +85,8 @@ def _choose(name: str, value: Any, choices: Sequence[str] | Mapping[str, str]) -
 
 
 def _in_range(name: str, value: float, low: float | None, high: float | None) -> None:
-    if (low is not None and value < low) or (high is not None and value > high) or value != value:
-        limits = [f'at least {low:g}'] if low is not None else []
+    if (low is not None and value < low) or (high is not None and value > high) or not math.isfinite(value):
+        limits = [] if math.isfinite(value) else ['a finite number']
+        limits += [f'at least {low:g}'] if low is not None else []
         limits += [f'at most {high:g}'] if high is not None else []
-        raise UsageError(f'--{name} must be {" and ".join(limits) or "a number"}, not {value}')
+        raise UsageError(f'--{name} must be {" and ".join(limits)}, not {value}')

@@ -117,5 +117,9 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         ):
             self.fill(name, value)
         self.fill('save_steps', self.eval_steps)
-        if self.max_length is not None and self.max_length <= 0:
+        if self.max_steps == 0:
+            raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
+        if self.max_length == 0:
+            raise UsageError('--max_length 0 leaves no rows: give more, or -1 for no limit')
+        if self.max_length is not None and self.max_length < 0:
             object.__setattr__(self, 'max_length', None)

@@ -161,7 +161,12 @@ def _read_config(table: Sequence[Flag], file: str, command: str) -> dict[str, An
     if not isinstance(content, dict):
         raise UsageError(f"--config '{file}' must hold one flag a line, as 'name: value'")
     try:
-        return _read(table, [(f'--{key}', _texts(value)) for key, value in content.items()], command)[0]
+        values, more = _read(table, [(f'--{key}', _texts(value)) for key, value in content.items()], command)
+        if more:
+            raise UsageError(
+                f"it names another file, '{more[0]}': give both on the command line, --config a --config b"
+            )
+        return values
     except UsageError as error:
         raise UsageError(f"in --config '{file}': {error}") from None
 

@@ -23,6 +23,7 @@ ROLES = {
 }
 QUERY = ('query', 'question', 'problem', 'prompt')
 RESPONSE = ('response', 'answer', 'solution', 'target', 'completion')
+MEDIA = ('images', 'image', 'videos', 'video', 'audios', 'audio')
 LAYOUTS = ('messages', 'conversations', 'instruction', *QUERY)
 
 Conversation = tuple[list[dict[str, Any]], list[dict[str, Any]] | None]
@@ -40,6 +41,11 @@ def to_conversation(record: Any, answered: bool = True) -> Conversation:
     """
     if not isinstance(record, Mapping):
         raise RowError(f'the row is {_kind(record)}, not an object')
+    if None in record:
+        raise RowError('the row has more values than there are columns: texts with commas need quotes')
+    for column in MEDIA:
+        if record.get(column):
+            raise RowError(f"the row has '{column}', but models read text")
     if record.get('messages') is not None:
         messages = _turns(_decoded(record, 'messages'), 'messages')
     elif record.get('conversations') is not None:
@@ -57,8 +63,12 @@ def to_conversation(record: Any, answered: bool = True) -> Conversation:
         if query is None or (response is None and answered):
             raise RowError(_missing(record, query))
         messages = _dialogue(record, _text(record, query), response and _text(record, response))
-    if record.get('system') and messages[0]['role'] != 'system':
-        messages.insert(0, {'role': 'system', 'content': _text(record, 'system')})
+    if record.get('system'):
+        system = _text(record, 'system')
+        if messages[0]['role'] != 'system':
+            messages.insert(0, {'role': 'system', 'content': system})
+        elif messages[0]['content'] != system:
+            raise RowError("the row has a 'system' column and another system message")
     if answered and not any(
         message['role'] == 'assistant' and message.get('loss') is not False for message in messages
     ):
@@ -134,7 +144,7 @@ def _decoded(record: Mapping[str, Any], column: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RowError(f"'{column}' is text that is not valid JSON") from error
 
 

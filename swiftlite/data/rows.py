@@ -1,6 +1,7 @@
 """Data files and named data sets read into conversations, with every row that is left out counted."""
 
 import csv
+import io
 import json
 import random
 import sys
@@ -183,7 +184,7 @@ def _numbered_jsonl(path: Path, drops: Drops | None) -> Iterator[tuple[int, Any]
             continue
         try:
             yield number, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if drops is None:
                 raise SwiftliteError(f'{path}, line {number} is not valid JSON: {error}') from error
             drops.add('broken JSON', f'{path}, line {number}')
@@ -202,15 +203,19 @@ def _json(path: Path) -> list[Any]:
         if error.msg == 'Extra data' and error.lineno > 1:
             raise SwiftliteError(f'{path} holds one JSON value a line: name it {path.stem}.jsonl') from error
         raise SwiftliteError(f'{path}, line {error.lineno} is not valid JSON: {error.msg}') from error
+    except (ValueError, RecursionError) as error:
+        raise SwiftliteError(f'{path} is not JSON that can be read: {error}') from error
     if not isinstance(value, list):
-        raise SwiftliteError(f'{path} holds {type(value).__name__} where a list of rows is expected')
+        what = 'an object' if isinstance(value, dict) else 'one value'
+        raise SwiftliteError(f'{path} holds {what} where a list of rows is expected')
     return value
 
 
-def _csv(path: Path) -> Iterator[dict[str, str]]:
+def _csv(path: Path) -> Iterator[dict[str | None, Any]]:
+    """Values by column; those beyond the last column stand under None."""
     csv.field_size_limit(sys.maxsize)
     try:
-        for record in csv.DictReader(_text(path).splitlines(keepends=True)):
-            yield {key: value for key, value in record.items() if key is not None and value not in (None, '')}
+        for record in csv.DictReader(io.StringIO(_text(path), newline='')):
+            yield {key: value for key, value in record.items() if value not in (None, '')}
     except csv.Error as error:
         raise SwiftliteError(f'{path} is not valid CSV: {error}') from error

@@ -140,8 +140,12 @@ def _from_checkpoint(
         raise UsageError(f"--ckpt_dir '{ckpt_dir}' is no folder{nearest(folder.name, siblings)}")
     is_adapter = (folder / 'adapter_config.json').is_file()
     if not is_adapter and not (folder / 'config.json').is_file():
-        inside = sorted(p.name for p in folder.glob('checkpoint-*') if p.is_dir())
-        hint = f': did you mean its {inside[-1]}?' if inside else ': it needs an adapter_config.json or a config.json'
+        numbers = [int(p.name[11:]) for p in folder.glob('checkpoint-*') if p.is_dir() and p.name[11:].isdigit()]
+        hint = (
+            f': did you mean its checkpoint-{max(numbers)}?'
+            if numbers
+            else ': it needs an adapter_config.json or a config.json'
+        )
         raise UsageError(f"--ckpt_dir '{ckpt_dir}' holds no checkpoint{hint}")
     saved = read_checkpoint_args(ckpt_dir)
     if not is_adapter:

@@ -118,7 +118,10 @@ def test_defaults_of_ms_swift():
         (SftArgs, {'sft_type': 'lorra', **DATA}, "lora, full, not 'lorra'; did you mean 'lora'"),
         (SftArgs, {'dtype': 'fp8', **DATA}, 'auto, bf16, fp16, fp32'),
         (SftArgs, {'lora_rank': 0, **DATA}, '--lora_rank must be at least 1'),
-        (SftArgs, {'learning_rate': float('nan'), **DATA}, '--learning_rate'),
+        (SftArgs, {'learning_rate': float('nan'), **DATA}, '--learning_rate must be a finite number'),
+        (SftArgs, {'num_train_epochs': float('inf'), **DATA}, '--num_train_epochs must be a finite number'),
+        (SftArgs, {'max_steps': 0, **DATA}, '--max_steps 0 leaves nothing'),
+        (SftArgs, {'max_length': 0, **DATA}, '--max_length 0 leaves no rows'),
         (SftArgs, {'report_to': ['wandb'], **DATA}, 'tensorboard'),
         (SftArgs, {'template_type': 'qwen25', **DATA}, "'qwen2_5'"),
         (ExportArgs, {'ckpt_dir': 'x'}, 'merge_lora'),
@@ -183,3 +186,14 @@ def test_nothing_is_recovered_if_not_wanted(checkpoint):
     typed = {'ckpt_dir': checkpoint, 'load_args_from_ckpt_dir': False}
     assert recover(InferArgs, typed) == typed
     assert recover(InferArgs, {'system': 'x'}) == {'system': 'x'}
+
+
+def test_data_that_was_asked_for_is_never_left_out(checkpoint, tmp_path):
+    typed = {'ckpt_dir': checkpoint, 'load_dataset_config': True, 'load_args_from_ckpt_dir': False}
+    args = InferArgs(**recover(InferArgs, typed))
+    assert (args.dataset, args.system) == (['a'], None)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UsageError, match='names the data it was trained on'):
+        recover(InferArgs, {'ckpt_dir': str(tmp_path / 'empty'), 'load_dataset_config': True})
+    typed = {'ckpt_dir': str(tmp_path / 'empty'), 'load_dataset_config': True, 'val_dataset': ['b']}
+    assert recover(InferArgs, typed) == typed

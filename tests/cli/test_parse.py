@@ -122,6 +122,7 @@ def test_config_is_read_as_the_command_line_is(tmp_path):
         ('number: three', 'whole number'),
         ('- a', 'one flag a line'),
         ('a: [', 'is no YAML'),
+        ('config: other.yaml', "names another file, 'other.yaml'"),
     ],
 )
 def test_mistakes_in_a_config_name_the_file(tmp_path, content, said):

@@ -65,6 +65,9 @@ def test_tools_and_loss_flags_are_kept():
         ({'messages': [USER, {**REPLY, 'loss': False}]}, 'no assistant message'),
         ({'query': 'a', 'response': 'b', 'history': [['only one']]}, 'no list of [query, response] pairs'),
         ({'query': 'a', 'response': 'b', 'tools': '{'}, "'tools' is text that is not valid JSON"),
+        ({'query': 'a', 'response': 'b', 'tools': '[' * 100_000}, "'tools' is text that is not valid JSON"),
+        ({'query': 'a', 'response': 'b', 'images': ['a.png']}, "has 'images', but models read text"),
+        ({'messages': [SYSTEM, USER, REPLY], 'system': 'Be rude.'}, 'another system message'),
     ],
 )
 def test_defects_are_named(record, part):
@@ -104,6 +107,28 @@ def test_files_of_every_kind_give_the_same_rows(tmp_path):
     assert found[0][1].where.endswith('a.jsonl, line 3')
 
 
+def test_csv_rows_end_at_line_breaks_only(tmp_path):
+    """U+2028, form feed and the like are text; unquoted commas are not guessed at."""
+    (tmp_path / 'a.csv').write_bytes('query,response\r\nq,a\u2028b\x0cc\r\nq,"x, y"\r\nq,x, y\r\n'.encode())
+    drops = Drops()
+    rows = load_rows([str(tmp_path / 'a.csv')], None, 0, drops)
+    assert [row.messages[-1]['content'] for row in rows] == ['a\u2028b\x0cc', 'x, y']
+    assert drops.lines() == [
+        '1 x the row has more values than there are columns: texts with commas need quotes '
+        f'(first: {tmp_path / "a.csv"}, row 4)'
+    ]
+
+
+def test_json_nested_beyond_reading_is_counted(tmp_path):
+    (tmp_path / 'a.jsonl').write_text('[' * 100_000 + '\n{"query": "a", "response": "b"}\n')
+    drops = Drops()
+    assert len(load_rows([str(tmp_path / 'a.jsonl')], None, 0, drops)) == 1
+    assert 'broken JSON' in drops.reasons
+    (tmp_path / 'a.json').write_text('[' * 100_000)
+    with pytest.raises(SwiftliteError, match='is not JSON that can be read'):
+        load_rows([str(tmp_path / 'a.json')], None, 0, drops)
+
+
 def test_defective_rows_are_counted_with_their_first_line(tmp_path):
     file = tmp_path / 'b.jsonl'
     file.write_text('{"query": "a", "response": "b"}\n{broken\n{"query": 1}\n{also broken\n', encoding='utf-8')
@@ -119,7 +144,7 @@ def test_defective_rows_are_counted_with_their_first_line(tmp_path):
     [
         ('a.json', '[{"query": "x",]', 'line 1 is not valid JSON'),
         ('a.json', '{"a": 1}\n{"a": 2}', 'name it a.jsonl'),
-        ('a.json', '{"a": 1}', 'holds dict where a list'),
+        ('a.json', '{"a": 1}', 'holds an object where a list'),
         ('a.jsonl', b'\xff\xfe\x00', 'is not UTF-8 text'),
     ],
 )

@@ -163,7 +163,8 @@ def test_whole_checkpoint(tmp_path):
 
 
 def test_wrong_checkpoint_folders(tmp_path):
-    write_adapter(tmp_path / 'v0' / 'checkpoint-30')
+    for name in ('checkpoint-4', 'checkpoint-30', 'checkpoint-4-merged'):
+        write_adapter(tmp_path / 'v0' / name)
     with pytest.raises(UsageError, match='did you mean its checkpoint-30'):
         resolve_model(ckpt_dir=str(tmp_path / 'v0'))
     with pytest.raises(UsageError, match="did you mean 'checkpoint-30'"):
