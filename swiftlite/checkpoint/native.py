@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from swiftlite.checkpoint.config import generation_config, raw_config, read_config
@@ -97,8 +98,8 @@ def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shar
             save_tensors(shard, file)
             total += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
             names.append((file, list(shard)))
-    except OSError as error:
-        raise SwiftliteError(f'{folder} cannot be written: {error.strerror or error}') from error
+    except (OSError, SafetensorError) as error:
+        raise SwiftliteError(f'{folder} cannot be written: {getattr(error, "strerror", None) or error}') from error
     if len(names) == 1:
         names[0][0].rename(folder / 'model.safetensors')
         return

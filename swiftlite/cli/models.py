@@ -25,7 +25,8 @@ def main(args: ModelsArgs) -> int:
         print(json.dumps(tables, ensure_ascii=False, indent=2))
         return 0
     if not (models or templates or datasets):
-        raise SwiftliteError(f"nothing is called '{args.search}'{nearest(wanted, [*MODELS, *TEMPLATES, *DATASETS])}")
+        hint = nearest(wanted, [*MODELS, *TEMPLATES, *DATASETS]) or ": 'swiftlite models' lists all"
+        raise SwiftliteError(f"nothing is called '{args.search}'{hint}")
     if models:
         print(f'{"model type":<30}{"template":<22}weights')
         for row in models:

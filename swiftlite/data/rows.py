@@ -70,7 +70,8 @@ def names(model_name: Sequence[str] | None, model_author: Sequence[str] | None) 
         return None
     for flag, values in given.items():
         if len(values) not in (1, 2) or not all(value.strip() for value in values):
-            raise UsageError(f'{flag} takes a Chinese and an English name, or one for both, not {values or "nothing"}')
+            shown = ' '.join(map(repr, values)) or 'nothing'
+            raise UsageError(f'{flag} takes a Chinese and an English name, or one for both, not {shown}')
     pairs = [{'zh': values[0], 'en': values[-1]} for values in given.values()]
     return Names(*pairs)
 

@@ -1,5 +1,6 @@
 """`swiftlite export --merge_lora true`: base + adapter written as an ordinary checkpoint, without building a model."""
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -87,7 +88,8 @@ def run(args: ExportArgs) -> str:
     print(f'merged {len(merge.changed)} of {len(adapter.modules)} adapted weights into {target}', flush=True)
     if merge.unchanged:
         print(f'note: {len(merge.unchanged)} too small to change a weight, e.g. {merge.unchanged[0]}', flush=True)
-    print(f'next:\n  swiftlite infer --ckpt_dir {target}\n  swiftlite deploy --ckpt_dir {target}', flush=True)
+    shown = shlex.quote(str(target))
+    print(f'next:\n  swiftlite infer --ckpt_dir {shown}\n  swiftlite deploy --ckpt_dir {shown}', flush=True)
     return str(target)
 
 
@@ -131,6 +133,7 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
         **source.ckpt_args,
         'sft_type': 'full',
         'template_type': template,
+        'system': args.system,
         'merged_from': source.adapter,
     }
     saved.setdefault('model_type', source.model_type)

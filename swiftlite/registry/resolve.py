@@ -141,12 +141,9 @@ def _from_checkpoint(
     is_adapter = (folder / 'adapter_config.json').is_file()
     if not is_adapter and not (folder / 'config.json').is_file():
         numbers = [int(p.name[11:]) for p in folder.glob('checkpoint-*') if p.is_dir() and p.name[11:].isdigit()]
-        hint = (
-            f': did you mean its checkpoint-{max(numbers)}?'
-            if numbers
-            else ': it needs an adapter_config.json or a config.json'
-        )
-        raise UsageError(f"--ckpt_dir '{ckpt_dir}' holds no checkpoint{hint}")
+        needed = 'it needs an adapter_config.json or a config.json'
+        hint = f'did you mean its checkpoint-{max(numbers)}?' if numbers else needed
+        raise UsageError(f"--ckpt_dir '{ckpt_dir}' holds no checkpoint: {hint}")
     saved = read_checkpoint_args(ckpt_dir)
     if not is_adapter:
         if model_id_or_path is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from swiftlite.errors import SwiftliteError, UsageError
 
 ARGS_FILE = 'sft_args.json'
 LOG_FILE = 'logging.jsonl'
+STATE_FILE = 'trainer_state.json'  # what the Trainer writes last into a checkpoint
 
 
 def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
@@ -51,7 +53,17 @@ def write_args(folder: Path, record: dict[str, Any]) -> None:
 
 def next_commands(checkpoint: str, lora: bool) -> list[str]:
     """The command lines printed at the end of a run."""
+    checkpoint = shlex.quote(checkpoint)
     lines = [f'swiftlite infer --ckpt_dir {checkpoint}']
     if lora:
         lines.append(f'swiftlite export --ckpt_dir {checkpoint} --merge_lora true')
     return [*lines, f'swiftlite deploy --ckpt_dir {checkpoint}']
+
+
+def how_to_go_on(folder: Path, step: int) -> str:
+    """What is printed when a run is stopped by Ctrl-C at a step."""
+    numbers = [int(file.parent.name.rpartition('-')[2]) for file in folder.glob(f'checkpoint-*/{STATE_FILE}')]
+    if not numbers:
+        return f'stopped at step {step}, before the first checkpoint (--save_steps)'
+    last = shlex.quote(str(folder / f'checkpoint-{max(numbers)}'))
+    return f'stopped at step {step}; the same command goes on with --resume_from_checkpoint {last}'

@@ -34,10 +34,20 @@ from swiftlite.train.model import (
     resolve_dtype,
     target_modules,
 )
-from swiftlite.train.output import ARGS_FILE, LOG_FILE, args_record, next_commands, run_folder, write_args
+from swiftlite.train.output import (
+    ARGS_FILE,
+    LOG_FILE,
+    STATE_FILE,
+    args_record,
+    how_to_go_on,
+    next_commands,
+    run_folder,
+    write_args,
+)
 from swiftlite.train.settings import make_schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
 
+LORA_FIELDS = ('lora_rank', 'lora_target_modules', 'lora_alpha', 'use_rslora')  # what a checkpoint's adapter fixes
 MANY = 10_000  # rows from which encoding shows a bar and takes several processes
 SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
@@ -67,6 +77,11 @@ def run(args: SftArgs) -> dict[str, Any]:
     if not len(train_data):
         raise SwiftliteError(f'no rows are left to train on: {"; ".join(report.drops.lines()) or "the data is empty"}')
     schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
+    if resume and (done := read_json(Path(resume) / STATE_FILE).get('global_step', 0)) >= schedule.steps:
+        raise UsageError(
+            f"--resume_from_checkpoint '{resume}' has done {done} of {schedule.steps} steps, nothing is left to do: "
+            'give more --num_train_epochs or --max_steps'
+        )
 
     dtype = resolve_dtype(args.dtype)
     record = args_record(args, resolved(args, source, template, dtype, identity))
@@ -94,6 +109,10 @@ def run(args: SftArgs) -> dict[str, Any]:
             f'out of GPU memory at step {trainer.state.global_step}: lower --batch_size (now {schedule.batch_size}) '
             f'or --max_length (now {args.max_length}), or add --gradient_checkpointing true'
         ) from error
+    except KeyboardInterrupt:
+        log.close()
+        say(how_to_go_on(folder, trainer.state.global_step))
+        raise
     except (OSError, SafetensorError) as error:
         raise SwiftliteError(f'a checkpoint in {folder} cannot be written: {error}') from error
     finally:
@@ -153,12 +172,12 @@ def check_resume(args: SftArgs, identity: str) -> str | None:
     if not folder:
         return None
     path = Path(folder)
-    if not (path / 'trainer_state.json').is_file():
+    if not (path / STATE_FILE).is_file():
         raise UsageError(f"--resume_from_checkpoint '{folder}' is no checkpoint folder of swiftlite sft")
     saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
     if saved.get('base_fingerprint', identity) != identity:
         raise UsageError(f"--resume_from_checkpoint '{folder}' was trained on another base model")
-    for name in ('sft_type', *(('lora_rank', 'lora_target_modules') if args.sft_type == 'lora' else ())):
+    for name in ('sft_type', *(LORA_FIELDS if args.sft_type == 'lora' else ())):
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             shown = ' '.join(saved[name]) if isinstance(saved[name], list) else saved[name]
             raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with --{name} {shown}")

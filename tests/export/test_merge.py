@@ -1,14 +1,16 @@
 """Merged weights are W + s B A, in a complete checkpoint that replaces nothing silently."""
 
 import json
+import shlex
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swiftlite.checkpoint import native_checkpoint, read_adapter, read_config
+from swiftlite.checkpoint import native, native_checkpoint, read_adapter, read_config
 from swiftlite.checkpoint.native import write_shards
 from swiftlite.errors import SwiftliteError, UsageError
 from tests.qwen_v1 import CONFIG, write_qwen_v1
@@ -89,6 +91,26 @@ def test_a_folder_is_replaced_only_on_demand(base, adapter, merge, tmp_path):
         merge(adapter, output_dir=str(adapter), overwrite=True)
     with pytest.raises(UsageError, match='holds what is merged'):
         merge(adapter, output_dir=str(base.parent), overwrite=True)
+
+
+def test_a_typed_system_prompt_goes_into_the_merged_checkpoint(adapter, merge):
+    assert json.loads((merge(adapter) / 'sft_args.json').read_text())['system'] is None
+    folder = merge(adapter, system='Be brief.', overwrite=True)
+    assert json.loads((folder / 'sft_args.json').read_text())['system'] == 'Be brief.'
+
+
+def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(adapter, merge, monkeypatch, tmp_path, capsys):
+    def full(*_, **__):
+        raise SafetensorError('I/O error: No space left on device')
+
+    target = tmp_path / 'my models' / 'merged'
+    with monkeypatch.context() as patch:
+        patch.setattr(native, 'save_file', full)
+        with pytest.raises(SwiftliteError, match=r'cannot be written: .*No space left on device'):
+            merge(adapter, output_dir=str(target))
+    assert list(target.parent.iterdir()) == []
+    merge(adapter, output_dir=str(target))
+    assert shlex.split(capsys.readouterr().out.splitlines()[-1]) == ['swiftlite', 'deploy', '--ckpt_dir', str(target)]
 
 
 def test_a_wrong_base_is_refused(adapter, merge, tmp_path):

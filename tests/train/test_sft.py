@@ -1,6 +1,7 @@
 """A run from the command's arguments to the folder it leaves behind."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,29 @@ def test_a_full_disk_is_one_sentence(sft, monkeypatch):
         sft(max_steps=1)
 
 
+def test_ctrl_c_says_how_to_go_on(sft, monkeypatch, tmp_path, capsys):
+    """The command it prints can be pasted, also where the folder has a space in its name."""
+    output = tmp_path / 'my runs'
+
+    def stop(self, args, state, control, **_):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.RunLog, 'on_step_end', stop)
+        with pytest.raises(KeyboardInterrupt):
+            sft(output_dir=str(output), save_steps=2, num_train_epochs=2)
+        words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+        assert words[:4] == ['stopped', 'at', 'step', '3;']
+        assert Path(words[-1]).name == 'checkpoint-2' and Path(words[-1]).is_dir()
+        with pytest.raises(KeyboardInterrupt):
+            sft(output_dir=str(output))
+        assert 'before the first checkpoint' in capsys.readouterr().out
+    sft(output_dir=str(output), save_steps=2, num_train_epochs=2, resume_from_checkpoint=words[-1])
+    infer = shlex.split(capsys.readouterr().out.splitlines()[-3])
+    assert infer[:3] == ['swiftlite', 'infer', '--ckpt_dir'] and Path(infer[3]).is_dir() and len(infer) == 4
+
+
 def test_fp16_needs_a_gpu(sft, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(UsageError, match='--dtype fp16 trains on a GPU only'):
@@ -192,6 +216,12 @@ def test_resume_is_refused_for_other_models_and_kinds(sft, tmp_path, checkpoint)
         sft(resume_from_checkpoint=last, lora_rank=4)
     with pytest.raises(UsageError, match='was trained with --lora_target_modules DEFAULT'):
         sft(resume_from_checkpoint=last, lora_target_modules=['ALL'])
+    with pytest.raises(UsageError, match='was trained with --lora_alpha 32'):
+        sft(resume_from_checkpoint=last, lora_alpha=16)
+    with pytest.raises(UsageError, match='was trained with --use_rslora False'):
+        sft(resume_from_checkpoint=last, use_rslora=True)
+    with pytest.raises(UsageError, match='has done 1 of 1 steps, nothing is left'):
+        sft(resume_from_checkpoint=last, max_steps=1)
     with pytest.raises(UsageError, match='is no checkpoint folder'):
         sft(resume_from_checkpoint=str(tmp_path))
     other = tiny_qwen2(tmp_path / 'other', seed=4, vocab_size=8192, hidden_size=32, intermediate_size=48)
