@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def tiny_qwen2(folder: Path, seed: int = 0, **config: Any) -> Path:
     """Write a random Qwen2 checkpoint (no tokenizer); biases and norms are random too."""
+    return tiny_model(folder, 'qwen2', seed, **config)
+
+
+def tiny_model(folder: Path, hf_model_type: str, seed: int = 0, **config: Any) -> Path:
+    """Write a random checkpoint of a transformers `model_type`, as `tiny_qwen2` does."""
     settings = {
         'vocab_size': 128,
         'hidden_size': 64,
@@ -25,7 +30,7 @@ def tiny_qwen2(folder: Path, seed: int = 0, **config: Any) -> Path:
     }
     settings.update(config)
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(Qwen2Config(**settings))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(hf_model_type, **settings))
     randomize(model, seed)
     model.save_pretrained(folder)
     return folder
@@ -47,7 +52,6 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
 def tiny_adapter(folder: Path, base: Path, seed: int = 0, rank: int = 4, targets: Any = None, **config: Any) -> Path:
     """Write a random PEFT LoRA adapter for a checkpoint, strong enough to change its tokens."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
     targets = targets or ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']

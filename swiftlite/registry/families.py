@@ -28,6 +28,9 @@ FAMILIES: dict[str, Family] = {
     family.architecture: family
     for family in (
         Family('Qwen2ForCausalLM', native='Qwen2ForCausalLM', hf_model_type='qwen2', qkv_bias=True),
+        Family('Qwen3ForCausalLM', native='Qwen3ForCausalLM', hf_model_type='qwen3', qk_norm=True),
+        Family('LlamaForCausalLM', native='LlamaForCausalLM', hf_model_type='llama'),
+        Family('MistralForCausalLM', native='MistralForCausalLM', hf_model_type='mistral'),
         Family('QWenLMHeadModel', native='Qwen2ForCausalLM', hf_model_type='qwen', mapping='qwen_v1', qkv_bias=True),
     )
 }

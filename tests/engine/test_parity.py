@@ -5,9 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from swiftlite import LoRARequest
+from swiftlite.registry.families import FAMILIES
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 from tests.qwen_v1 import qwen_v1_logits, write_qwen_v1
-from tests.tiny import tiny_qwen2
+from tests.tiny import tiny_adapter, tiny_model, tiny_qwen2
 
 SHAPES = {
     'gqa2': {},
@@ -20,6 +21,29 @@ SHAPES = {
     'window': {'use_sliding_window': True, 'sliding_window': 12, 'max_window_layers': 1},
     'linear-rope': {'rope_parameters': {'rope_type': 'linear', 'factor': 4.0, 'rope_theta': 10000.0}},
     'bf16': {'dtype': 'bfloat16'},
+}
+
+LLAMA3_ROPE = {
+    'rope_type': 'llama3',
+    'rope_theta': 500.0,
+    'factor': 8.0,
+    'low_freq_factor': 1.0,
+    'high_freq_factor': 4.0,
+    'original_max_position_embeddings': 32,
+}
+# native architecture → name of a variant → config.json
+VARIANTS = {
+    'Qwen2ForCausalLM': {'biases': {}},
+    'Qwen3ForCausalLM': {
+        'wide-heads': {'head_dim': 32},
+        'narrow-heads': {'head_dim': 8, 'tie_word_embeddings': True},
+    },
+    'LlamaForCausalLM': {
+        'mha': {'num_key_value_heads': 4, 'rms_norm_eps': 1e-5},
+        'tied': {'tie_word_embeddings': True},
+        'llama3-rope': {'rope_parameters': LLAMA3_ROPE},
+    },
+    'MistralForCausalLM': {'window': {'sliding_window': 12}, 'no-window': {'sliding_window': None}},
 }
 
 
@@ -39,6 +63,36 @@ def test_greedy_tokens_are_those_of_transformers(shape, tmp_path):
     for prompt, tokens in zip(prompts, run(make_llm(tmp_path), prompts, greedy(24)), strict=True):
         assert len(tokens) == 24
         assert agree(reference, prompt, tokens)
+
+
+@pytest.mark.parametrize('architecture, variant', [(a, v) for a, found in VARIANTS.items() for v in found])
+def test_every_family_is_as_in_transformers(architecture, variant, tmp_path):
+    config = VARIANTS[architecture][variant]
+    tiny_model(tmp_path, FAMILIES[architecture].hf_model_type, seed=len(variant), **config)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert reference.config.architectures == [architecture]
+    prompts = random_prompts(8, seed=5)
+    for prompt, tokens in zip(prompts, run(make_llm(tmp_path), prompts, greedy(24)), strict=True):
+        assert agree(reference, prompt, tokens)
+
+
+def test_no_family_is_left_out():
+    assert {family.native for family in FAMILIES.values()} == set(VARIANTS)
+
+
+def test_adapter_of_a_family_with_normalised_heads(tmp_path):
+    """peft's own merge of an adapter over Qwen3, whose heads are wider than hidden_size says."""
+    from peft import PeftModel
+
+    base = tiny_model(tmp_path / 'base', 'qwen3', head_dim=32)
+    adapter = tiny_adapter(tmp_path / 'adapter', base, seed=4, rank=5)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    prompts = random_prompts(6, seed=6)
+    llm = make_llm(base, enable_lora=True)
+    answers = run(llm, prompts, greedy(20), LoRARequest('x', 1, str(adapter)))
+    assert all(agree(merged, prompt, tokens) for prompt, tokens in zip(prompts, answers, strict=True))
+    assert answers != run(llm, prompts, greedy(20))
 
 
 def test_logits_are_those_of_transformers_at_every_position(base):
