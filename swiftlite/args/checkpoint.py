@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from swiftlite.args.fields import Args
@@ -29,7 +30,8 @@ def recover(cls: type[Args], typed: Mapping[str, Any]) -> dict[str, Any]:
     saved = read_checkpoint_args(ckpt_dir)
     found = {name: saved[name] for name in names if name in known and saved.get(name) is not None}
     given = typed.keys() & {'dataset', 'val_dataset'}
-    if data and not given and not (found.get('dataset') or found.get('val_dataset')):
+    named = given or found.get('dataset') or found.get('val_dataset')
+    if data and not named and Path(ckpt_dir).is_dir():  # what is no folder is refused with the nearest later
         raise UsageError(f"--load_dataset_config: no sft_args.json in '{ckpt_dir}' names the data it was trained on")
     if given:
         found = {name: value for name, value in found.items() if name not in ('dataset', 'val_dataset')}

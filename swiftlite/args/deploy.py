@@ -15,7 +15,7 @@ class DeployArgs(RunArgs):
     summary: ClassVar[str] = "Serve a model and its adapters over OpenAI's API; vLLM's server flags are understood."
     examples: ClassVar[tuple[str, ...]] = (
         'swiftlite deploy --model_type tiny-chat',
-        'swiftlite deploy --ckpt_dir output/tiny-chat/v0-…/checkpoint-60 --lora_modules a=/adapters/a b=/adapters/b',
+        'swiftlite deploy --ckpt_dir output/tiny-chat/v0-…/checkpoint-84 --lora_modules a=/adapters/a b=/adapters/b',
     )
 
     host: str = arg('0.0.0.0', 'address to listen on', group='server')

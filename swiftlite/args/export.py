@@ -14,7 +14,7 @@ class ExportArgs(PromptArgs, CheckpointArgs):
 
     summary: ClassVar[str] = 'Merge a LoRA into its base model and write an ordinary checkpoint.'
     examples: ClassVar[tuple[str, ...]] = (
-        'swiftlite export --ckpt_dir output/tiny-chat/v0-…/checkpoint-60 --merge_lora true --verify true',
+        'swiftlite export --ckpt_dir output/tiny-chat/v0-…/checkpoint-84 --merge_lora true --verify true',
     )
 
     merge_lora: bool = arg(False, 'write <ckpt_dir>-merged: base + adapter as one model', group='export')

@@ -15,7 +15,7 @@ class InferArgs(GenerationArgs, DataArgs, RunArgs):
     summary: ClassVar[str] = 'Chat with a model in the terminal, or answer a whole data set into a file.'
     examples: ClassVar[tuple[str, ...]] = (
         'swiftlite infer --model_type tiny-chat',
-        'swiftlite infer --ckpt_dir output/tiny-chat/v0-…/checkpoint-60 --load_dataset_config true',
+        'swiftlite infer --ckpt_dir output/tiny-chat/v0-…/checkpoint-84 --load_dataset_config true',
     )
 
     load_dataset_config: bool = arg(

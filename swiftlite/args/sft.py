@@ -18,7 +18,7 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
     summary: ClassVar[str] = 'Fine-tune a model on conversations: a LoRA, or all of its weights.'
     examples: ClassVar[tuple[str, ...]] = (
         "swiftlite sft --model_type tiny-chat --dataset self-cognition --model_name 小黄 'Xiao Huang' "
-        '--model_author 魔搭 ModelScope',
+        '--model_author 魔搭 ModelScope --lora_target_modules ALL --num_train_epochs 6 --learning_rate 2e-3',
         'swiftlite sft --model Qwen/Qwen2.5-7B-Instruct --dataset my.jsonl#1000 --lora_target_modules ALL',
     )
 

@@ -27,6 +27,7 @@ def merge_first(args: T) -> T:
         model_id_or_path=args.model_id_or_path,
         model_revision=args.model_revision,
         template_type=args.template_type,
+        system=args.system,
         merge_lora=True,
         overwrite=earlier,
     )

@@ -133,9 +133,10 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
         **source.ckpt_args,
         'sft_type': 'full',
         'template_type': template,
-        'system': args.system,
         'merged_from': source.adapter,
     }
+    if args.system is not None:
+        saved['system'] = args.system
     saved.setdefault('model_type', source.model_type)
     write_json(folder / ARGS_FILE, saved)
 

@@ -53,7 +53,10 @@ def read_tasks(args: InferArgs, session: Session) -> list[Task]:
         except SwiftliteError as error:
             reason = 'longer than the context' if isinstance(error, RequestError) else str(error)
             drops.add(reason, item.where)
-    print(f'{len(tasks)} rows to answer, {drops.total} dropped')
+    which = ''
+    if args.dataset and not args.val_dataset and not args.load_dataset_config:
+        which = ' (what is held out of --dataset; all rows: --val_dataset)'
+    print(f'{len(tasks)} rows to answer{which}, {drops.total} dropped')
     for line in drops.lines():
         print(f'  dropped {line}')
     if not tasks:

@@ -23,6 +23,7 @@ HELP = """Commands, each on a line of its own:
   exit, quit    leave (so does Ctrl-D)
 Ctrl-C stops an answer."""
 ENDS = ('exit', 'quit')
+COMMANDS = (*ENDS, 'clear', 'reset-system', 'multi-line', 'single-line')
 
 
 class Repl:
@@ -69,7 +70,9 @@ class Repl:
         if not self._multi_line:
             return input('<<< ')
         lines = [input('<<<[M] ')]
-        while not lines[-1].endswith('#') and lines != ['single-line'] and lines[0] not in ENDS:
+        if lines[0].strip().lower() in COMMANDS:
+            return lines[0]
+        while not lines[-1].endswith('#'):
             lines.append(input())
         return '\n'.join(lines).removesuffix('#')
 

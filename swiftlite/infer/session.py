@@ -62,8 +62,9 @@ class Session:
 
     def params(self, prompt: Sequence[int]) -> SamplingParams:
         """Sampling of the answer to `prompt`: at most --max_new_tokens, and what the context has left."""
+        values = self._sampling | {'stop': [*self._sampling['stop'], *self.template.stop_strings]}
         return SamplingParams(
-            **self._sampling,
+            **values,
             max_tokens=min(self._max_new_tokens, self.max_model_len - len(prompt)),
             stop_token_ids=list(self.template.stop_token_ids),
         )

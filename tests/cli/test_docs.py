@@ -1,7 +1,8 @@
-"""Every command line in the README, the docs and the help is one that the parser takes."""
+"""What the README, the docs and the help name is there: command lines, files, extras."""
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,16 @@ def test_the_readme_shows_the_main_commands():
 def test_command_line_is_understood(where, line):
     name, *words = shlex.split(line.partition(' #')[0])[1:]
     parse(COMMANDS[name].load(), words, name)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_files_are_where_it_says(page):
+    named = re.findall(r'`((?:[\w-]+/)+[\w.-]+\.\w+)`|\]\(([\w/.-]+)\)', page.read_text(encoding='utf-8'))
+    for name in filter(None, (a or b for a, b in named)):
+        assert any((folder / name).exists() for folder in (ROOT, ROOT / 'swiftlite', page.parent)), name
+
+
+def test_the_readme_names_the_extras():
+    extras = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['project']['optional-dependencies']
+    line = re.search(r'^Extras: (.*?)\.$', (ROOT / 'README.md').read_text(encoding='utf-8'), re.M | re.S)
+    assert line and set(re.findall(r'`(\w+)`', line[1])) == set(extras)

@@ -94,7 +94,9 @@ def test_a_folder_is_replaced_only_on_demand(base, adapter, merge, tmp_path):
 
 
 def test_a_typed_system_prompt_goes_into_the_merged_checkpoint(adapter, merge):
-    assert json.loads((merge(adapter) / 'sft_args.json').read_text())['system'] is None
+    file = adapter / 'sft_args.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), 'system': 'Be kind.'}))
+    assert json.loads((merge(adapter) / 'sft_args.json').read_text())['system'] == 'Be kind.'
     folder = merge(adapter, system='Be brief.', overwrite=True)
     assert json.loads((folder / 'sft_args.json').read_text())['system'] == 'Be brief.'
 

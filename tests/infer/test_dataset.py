@@ -140,3 +140,16 @@ def test_errors(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
         run(InferArgs(val_dataset=[write(tmp_path / 'empty.jsonl', [])], **model))
     with pytest.raises(SwiftliteError, match='no rows'):
         run(InferArgs(eval_human=False, **model))
+
+
+def test_a_share_of_dataset_says_so(checkpoint: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(InferArgs(model_id_or_path=str(checkpoint), dataset=[data], save_result=False, **SETTINGS))
+    assert '1 rows to answer (what is held out of --dataset; all rows: --val_dataset)' in capsys.readouterr().out
+
+
+def test_texts_that_end_a_template_end_an_answer(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = InferArgs(model_id_or_path=str(checkpoint), stop_words=['mine'], **SETTINGS)
+    session = Session(prepare(args), args)
+    monkeypatch.setattr(session.template, 'stop_strings', ('###',))
+    assert session.params([1]).stop == ['mine', '###']
+    session.close()

@@ -102,6 +102,8 @@ def test_conversation(checkpoint: Path, tmp_path: Path) -> None:
         terminal.send('multi-line\n')
         terminal.until(r'<<<\[M\] ')
         ask('one\ntwo#\n')
+        terminal.send('clear\n')  # a command needs no #
+        terminal.until(r'forgotten.\n<<<\[M\] ')
         terminal.send('single-line\n')
         terminal.until('one message.\n<<< ')
         terminal.send('\x04')

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_merge_first(trained: Path) -> None:
         session.close()
         return text
 
+    merge_first(replace(args, system='Be brief.'))
+    assert json.loads(Path(merged.ckpt_dir, 'sft_args.json').read_text())['system'] == 'Be brief.'
     assert prepare(merged).adapters == {}
     assert answer(merged) == answer(args)
     shutil.rmtree(merged.ckpt_dir)
