@@ -167,6 +167,7 @@ class AsyncEngine:
         self._restarting = asyncio.get_running_loop().create_task(self._restart())
 
     async def _restart(self) -> None:
+        died = None
         try:
             self._client = self._connect()
             self.model_config = await self._client.ready()
@@ -176,10 +177,16 @@ class AsyncEngine:
                 except RequestError as error:
                     self._loras.pop(request.lora_int_id, None)
                     print(f"Adapter '{request.lora_name}' was not loaded again: {error}", file=sys.stderr, flush=True)
+            if self._client.death is not None:
+                raise EngineDeadError(self._client.death)
             self._dead = None
             print('The engine is ready again.', file=sys.stderr, flush=True)
+        except EngineDeadError as error:
+            died = str(error)
         except SwiftliteError as error:
             self._dead = str(error)
             print(f'The engine could not be started again: {error}', file=sys.stderr, flush=True)
         finally:
             self._restarting = None
+        if died is not None:
+            self._died(died)

@@ -62,6 +62,11 @@ class EngineClient:
         threading.Thread(target=self._write, daemon=True, name='engine-write').start()
         threading.Thread(target=self._read, daemon=True, name='engine-read').start()
 
+    @property
+    def death(self) -> str | None:
+        """Why the process ended, None while it runs."""
+        return self._death
+
     async def ready(self) -> ModelInfo:
         """Wait until the model is loaded; SwiftliteError says why it cannot be."""
         return await self._ready

@@ -35,9 +35,18 @@ class Detokenizer:
         self._prefix = self.decode(self._window)
         return new
 
+    def flush(self) -> str:
+        """What was held back, at the end: whole characters that came with the beginning of one."""
+        return self.decode(self._window)[len(self._prefix) :].rstrip('\ufffd')
+
     def decode(self, ids: list[int]) -> str:
         """The text of tokens that are all there."""
         return self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+
+
+def overlap(text: str, marker: str) -> int:
+    """Length of the longest end of `text` that may be the beginning of `marker`."""
+    return next((n for n in range(min(len(marker) - 1, len(text)), 0, -1) if text.endswith(marker[:n])), 0)
 
 
 class StopChecker:
@@ -57,7 +66,7 @@ class StopChecker:
             at, stop = min(hits)
             self._held = ''
             return held[: at + len(stop) if self._include else at], stop
-        keep = max((n for stop in self._stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        keep = max(overlap(held, stop) for stop in self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep], None
 

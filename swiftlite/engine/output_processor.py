@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from .detokenizer import Detokenizer, StopChecker
@@ -23,6 +24,7 @@ class RequestState:
         self.stopped = False  # by a stop string: the engine does not know yet
         self.finished = False
         self.cached = 0
+        self._tokens = 0
 
     def update(self, out: SequenceOutput) -> CompletionOutput:
         """Turn an engine output into a delta; tokens after a stop string are dropped."""
@@ -32,6 +34,7 @@ class RequestState:
             delta.logprobs, delta.cumulative_logprob = [], 0.0
         for i, token in enumerate(out.token_ids):
             delta.token_ids.append(token)
+            self._tokens += 1
             if out.logprobs is not None:
                 assert delta.logprobs is not None and delta.cumulative_logprob is not None
                 delta.logprobs.append(self._logprobs(token, out.logprobs[i]))
@@ -41,12 +44,18 @@ class RequestState:
             last = out.finish_reason is not None and i == len(out.token_ids) - 1
             if last and out.finish_reason == 'stop' and not self.request.params.include_stop_str_in_output:
                 continue  # the end token is no text
-            text, stop = self._stop.add(self._detokenizer.add(token))
+            text, stop = self._detokenizer.add(token), None
+            if self._tokens > self.request.params.min_tokens:
+                text, stop = self._stop.add(text)
             delta.text += text
             if stop is not None:
                 self.stopped = out.finish_reason is None
                 return self._finish(delta, 'stop', stop)
         if out.finish_reason is not None:
+            text, stop = self._stop.add(self._detokenizer.flush() if self._detokenizer is not None else '')
+            delta.text += text
+            if stop is not None:
+                return self._finish(delta, 'stop', stop)
             delta.text += self._stop.flush()
             return self._finish(delta, out.finish_reason, out.stop_reason)
         return delta
@@ -82,9 +91,10 @@ class RequestState:
         return delta
 
     def _logprobs(self, token: int, step: TokenLogprobs) -> dict[int, Logprob]:
+        best = zip(step.top_ids, step.top_logprobs, strict=True)  # as many as any row of the step asked for
         found = {
             i: Logprob(v, rank + 1, self._text(i))
-            for rank, (i, v) in enumerate(zip(step.top_ids, step.top_logprobs, strict=False))
+            for rank, (i, v) in enumerate(itertools.islice(best, self.request.params.logprobs))
         }
         found.setdefault(token, Logprob(step.logprob, step.rank, self._text(token)))
         return found

@@ -58,7 +58,7 @@ def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _best(step: dict[int, Logprob], top: int, chosen: int | None = None) -> list[tuple[int, Logprob]]:
     ranked = sorted(step.items(), key=lambda item: item[1].rank or 0)
-    return [(token, value) for token, value in ranked if (value.rank or 0) <= top or token == chosen]
+    return [item for place, item in enumerate(ranked) if place < top or item[0] == chosen]
 
 
 def _chat_token(token: int, value: Logprob, as_ids: bool) -> dict[str, Any]:

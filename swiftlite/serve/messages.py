@@ -96,7 +96,7 @@ def _tool_call(call: Any, path: str) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(f'{path}.function.arguments is not valid JSON: {error}.', param=path) from None
     if not isinstance(arguments, dict):
         raise ApiError(f'{path}.function.arguments must be a JSON object.', param=path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class Service:
     lora_enabled: bool = False
     metrics: Metrics = field(init=False)
     adapter_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)  # requests being answered
     closing: str | None = None  # why the requests in flight are cut short, once they are
 
@@ -100,7 +102,7 @@ class Service:
         outputs = self.engine.generate(
             job.prompts[prompt],
             sample(job.params[prompt], number),
-            request_id=f'{job.id}-{index}',
+            request_id=f'{job.id}-{index}-{next(self.numbers)}',  # a client may use its id again at once
             lora_request=lora,
             cache_salt=job.cache_salt,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from swiftlite.engine.detokenizer import overlap
 from swiftlite.template import Template
 from swiftlite.template.tools import FORMATS
 
@@ -38,7 +39,7 @@ class ToolCallStream:
             rest, self._held = self._held, ''
             deltas += self._calls(self._parse(rest)) if self._open in rest else self._content(rest)
         elif start < 0:
-            sure = self._held[: len(self._held) - _overlap(self._held, self._open)].rstrip()
+            sure = self._held[: len(self._held) - overlap(self._held, self._open)].rstrip()
             deltas += self._content(sure)
             self._held = self._held[len(sure) :]
         return deltas
@@ -67,8 +68,3 @@ class ToolCallStream:
             deltas.append({'tool_calls': [{'index': len(self.calls), **whole}]})
             self.calls.append(whole)
         return deltas
-
-
-def _overlap(text: str, marker: str) -> int:
-    """Length of the longest end of `text` that may be the beginning of `marker`."""
-    return next((size for size in range(len(marker) - 1, 0, -1) if text.endswith(marker[:size])), 0)

@@ -121,6 +121,28 @@ async def test_a_killed_engine_fails_its_requests_and_comes_back(base, adapters,
         await engine.shutdown()
 
 
+async def test_an_engine_killed_again_while_it_comes_back_comes_back(base):
+    engine = await AsyncEngine.start(config(base))
+    try:
+        before = await collect(engine, PROMPTS[0], greedy(), 'one')
+        first = engine._client.process
+        os.kill(first.pid, signal.SIGKILL)
+
+        async def starting():
+            return engine._client.process is not first
+
+        await until(starting)
+        os.kill(engine._client.process.pid, signal.SIGKILL)
+
+        async def back():
+            return engine.alive and engine._client.process is not first
+
+        await until(back, 60)
+        assert await collect(engine, PROMPTS[0], greedy(), 'two') == before
+    finally:
+        await engine.shutdown()
+
+
 async def test_shutdown_lets_running_requests_finish(base):
     engine = await AsyncEngine.start(config(base))
     running = asyncio.create_task(collect(engine, PROMPTS[0], greedy(100), 'one'))

@@ -1,5 +1,7 @@
 """Text as it comes is the text of all tokens, in whole characters; stop strings cut it wherever tokens fall."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from swiftlite.engine.detokenizer import HELD, Detokenizer, StopChecker
 from swiftlite.engine.output_processor import RequestState
-from swiftlite.engine.outputs import CompletionOutput, SequenceOutput
+from swiftlite.engine.outputs import CompletionOutput, SequenceOutput, TokenLogprobs
 from swiftlite.engine.request import EngineRequest
 from swiftlite.engine.sampling_params import SamplingParams
 
@@ -91,3 +93,50 @@ def test_text_made_at_the_end_is_the_text_that_came(tokenizer, text, cut, stop):
         whole.collect(out, total)
     assert total.text == came.rstrip('\ufffd')
     assert (total.token_ids, total.finish_reason) == (ids, 'stop' if stop else 'length')
+
+
+def test_a_character_whole_beside_half_of_another_is_shown_at_the_end():
+    class Words:
+        """Token 0 holds a whole character and the first byte of the next."""
+
+        def decode(self, ids, **options):
+            return b''.join([b'ok\xe5', b'\xa5', b'\xbd'][i] for i in ids).decode(errors='replace')
+
+    for ids, text in (([0], 'ok'), ([0, 1], 'ok'), ([0, 1, 2], 'ok好')):
+        for stop, shown in ((None, text), ('k', 'o')):
+            state = RequestState(EngineRequest('x', [1], SamplingParams(stop=stop)), Words())
+            came = ''
+            for i, token in enumerate(ids):
+                last = i == len(ids) - 1
+                delta = state.update(SequenceOutput('x', [token], finish_reason='length' if last else None))
+                came += delta.text
+                if state.finished:
+                    break
+            assert (came, delta.finish_reason) == (shown, 'stop' if stop else 'length')
+
+
+def test_stop_strings_wait_for_min_tokens(tokenizer):
+    ids = tokenizer('aXbXc')['input_ids']
+    for min_tokens, expected in ((0, 'a'), (1, 'a'), (2, 'aXb'), (4, 'aXbXc')):
+        state = RequestState(EngineRequest('x', [1], SamplingParams(stop='X', min_tokens=min_tokens)), tokenizer)
+        came = ''
+        for token in ids:
+            came += state.update(SequenceOutput('x', [token])).text
+            if state.finished:
+                break
+        assert came == expected
+
+
+def test_enormous_stop_strings_cost_little():
+    start = time.perf_counter()
+    checker = StopChecker(['z' * 2_000_000] + ['z' * n for n in range(1000, 4000)], False)
+    shown = ''.join(checker.add('zz ' if i % 50 == 49 else 'z')[0] for i in range(200))
+    assert len(shown + checker.flush()) == 208
+    assert time.perf_counter() - start < 5
+
+
+def test_as_many_logprobs_as_asked_for_whatever_the_step_holds(tokenizer):
+    crowd = TokenLogprobs(-3.0, 4, [7, 8, 9], [-0.5, -1.0, -2.0])
+    for asked, expected in ((0, {11}), (1, {7, 11}), (3, {7, 8, 9, 11})):
+        state = RequestState(EngineRequest('x', [1], SamplingParams(logprobs=asked)), tokenizer)
+        assert state.update(SequenceOutput('x', [11], [crowd])).logprobs[0].keys() == expected

@@ -101,3 +101,20 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
     assert 20 < len(kept) < 40
     wait_until(server, idle)
     assert asyncio.run(alone(kept[:12])) == [answers[i] for i in kept[:12]]
+
+
+def test_a_request_id_in_use_answers_both(server: ServerThread) -> None:
+    """A client that leaves and asks again under its own id meets nothing of the first answer."""
+
+    def body(prompt: str) -> dict:
+        return {'prompt': prompt, 'max_tokens': 40, 'ignore_eos': True, 'request_id': 'mine', 'temperature': 0}
+
+    async def ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            posts = [client.post(f'{server.url}/v1/completions', json=body(p)) for p in ('Hello', 'How are you?')]
+            return await asyncio.gather(*posts)
+
+    alone = [httpx.post(f'{server.url}/v1/completions', json=body(p)).json() for p in ('Hello', 'How are you?')]
+    together = [answer.json() for answer in asyncio.run(ask())]
+    assert [a['choices'] for a in together] == [a['choices'] for a in alone]
+    assert {a['id'] for a in together} == {'cmpl-mine'}

@@ -15,6 +15,7 @@ HELLO = [{'role': 'user', 'content': 'hi'}]
 BROKEN_CALL = {'type': 'function', 'function': {'name': 'f', 'arguments': '{'}}
 
 # path, body, words of the message
+DEEP = {'type': 'function', 'function': {'name': 'f', 'arguments': '{"a":' * 5000 + '1' + '}' * 5000}}
 WRONG = [
     (CHAT, {}, 'messages is required'),
     (CHAT, {'messages': []}, 'messages'),
@@ -69,6 +70,7 @@ WRONG = [
     (CHAT, {'messages': HELLO, 'continue_final_message': True}, 'continue_final_message'),
     (CHAT, {'messages': HELLO, 'truncate_prompt_tokens': 0}, 'truncate_prompt_tokens'),
     (CHAT, {'messages': HELLO, 'tools': [{'type': 'function'}]}, 'tools[0].function'),
+    (CHAT, {'messages': [{'role': 'assistant', 'tool_calls': [DEEP]}]}, 'is not valid JSON'),
     (CHAT, {'messages': HELLO, 'tool_choice': 'required'}, 'tool_choice needs tools'),
     (CHAT, {'messages': HELLO, 'response_format': {'type': 'json_object'}}, 'response_format was refused'),
     (CHAT, {'messages': HELLO, 'use_beam_search': True}, 'beam search'),
