@@ -105,6 +105,7 @@ def adapter_config(path: str | Path) -> dict:
     settings = read_json(folder / 'adapter_config.json')
     if str(settings.get('peft_type', 'LORA')).upper() != 'LORA':
         raise SwiftliteError(f'{folder} is a {settings["peft_type"]} adapter; only LORA is supported')
+    _check_ranks(folder, settings)
     for option, valid in _SUPPORTED.items():
         if option in settings and settings[option] not in valid:
             raise SwiftliteError(
@@ -116,6 +117,24 @@ def adapter_config(path: str | Path) -> dict:
             f'{folder} was trained with init_lora_weights={init!r} on an altered base; convert it with peft first'
         )
     return settings
+
+
+def _check_ranks(folder: Path, settings: dict) -> None:
+    """Refuse ranks that are no positive integers, alphas that are no finite numbers and patterns that are no regexes."""
+    for option, patterns, types in (('r', 'rank_pattern', int), ('lora_alpha', 'alpha_pattern', (int, float))):
+        given = settings.get(patterns) or {}
+        if not isinstance(given, dict):
+            raise SwiftliteError(f'{folder}: {patterns} of adapter_config.json must be an object, not {given!r:.50}')
+        for name, value in {option: settings.get(option, 8), **given}.items():
+            good = isinstance(value, types) and not isinstance(value, bool) and abs(value) < 1e30
+            if not good or (option == 'r' and value < 1):
+                what = 'a positive integer' if option == 'r' else 'a finite number'
+                where = option if name == option else f'{patterns} for {name}'
+                raise SwiftliteError(f'{folder}: {where} of adapter_config.json must be {what}, not {value!r:.50}')
+            try:
+                re.compile(name)
+            except re.error as error:
+                raise SwiftliteError(f'{folder}: {patterns} holds {name!r}, which is no pattern: {error}') from None
 
 
 def rank_and_scaling(settings: dict, module: str) -> tuple[int, float]:

@@ -155,6 +155,28 @@ def test_defective_files(folder, tmp_path):
         read_adapter(folder)
 
 
+@pytest.mark.parametrize(
+    ('option', 'value', 'part'),
+    [
+        ('r', 0, 'r of'),
+        ('r', '8', 'r of'),
+        ('r', None, 'r of'),
+        ('lora_alpha', 'x', 'lora_alpha of'),
+        ('lora_alpha', float('nan'), 'lora_alpha of'),
+        ('lora_alpha', 10**400, 'lora_alpha of'),
+        ('rank_pattern', {'q_proj': 'x'}, 'rank_pattern for q_proj'),
+        ('alpha_pattern', {'q_proj': None}, 'alpha_pattern for q_proj'),
+        ('rank_pattern', [1], 'rank_pattern of'),
+        ('rank_pattern', {'(': 3}, 'rank_pattern holds'),
+    ],
+)
+def test_ranks_and_scalings_that_are_none_are_named(folder, option, value, part):
+    file = folder / 'adapter_config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {option: value}))
+    with pytest.raises(SwiftliteError, match=part):
+        read_adapter(folder)
+
+
 def test_another_base_is_refused_by_shape(folder, tmp_path):
     wider = tiny_qwen2(tmp_path / 'wider', hidden_size=128)
     with pytest.raises(SwiftliteError, match='it was trained on another model'):
