@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import fingerprint, load_tokenizer, native_checkpoint, raw_config
 from swiftlite.checkpoint.config import read_config, read_json
+from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.data.rows import Drops, Row
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError
@@ -181,7 +183,20 @@ def check_resume(args: SftArgs, identity: str) -> str | None:
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             shown = ' '.join(saved[name]) if isinstance(saved[name], list) else saved[name]
             raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with --{name} {shown}")
+    check_readable(path)
     return str(path)
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Raise SwiftliteError if a file that training goes on from is missing or cut off; reads no whole file."""
+    for name in ('optimizer.pt', 'scheduler.pt'):
+        if not (checkpoint / name).is_file():
+            raise SwiftliteError(f'{checkpoint} has no {name}: training goes on from a whole checkpoint only')
+    for file in sorted(checkpoint.iterdir()):
+        if file.suffix == '.safetensors':
+            next(iter_file(file), None)
+        elif file.suffix in ('.pt', '.pth') and not zipfile.is_zipfile(file):
+            raise SwiftliteError(f'{file} is damaged: go on from an earlier checkpoint')
 
 
 def make_model(args: SftArgs, base: str, dtype: torch.dtype) -> tuple[Any, torch.dtype | None]:

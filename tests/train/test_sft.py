@@ -231,6 +231,18 @@ def test_resume_is_refused_for_other_models_and_kinds(sft, tmp_path, checkpoint)
         sft(resume_from_checkpoint=last, model_id_or_path=str(other))
 
 
+@pytest.mark.parametrize('name', ['adapter_model.safetensors', 'optimizer.pt', 'rng_state.pth'])
+def test_a_damaged_checkpoint_is_not_resumed(sft, name):
+    last = Path(sft(max_steps=1)['last_model_checkpoint'])
+    file = last / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(SwiftliteError, match=rf'{name} is damaged'):
+        sft(resume_from_checkpoint=str(last), max_steps=2)
+    (last / 'optimizer.pt').unlink()
+    with pytest.raises(SwiftliteError, match=r'has no optimizer\.pt'):
+        sft(resume_from_checkpoint=str(last), max_steps=2)
+
+
 def test_lora_target_modules(sft):
     last = sft(max_steps=1, lora_target_modules=['q_proj', 'mlp.down_proj'], lora_rank=3, use_rslora=True)
     adapter = read_adapter(last['last_model_checkpoint'])
