@@ -120,7 +120,7 @@ def adapter_config(path: str | Path) -> dict:
 
 
 def _check_ranks(folder: Path, settings: dict) -> None:
-    """Refuse ranks that are no positive integers, alphas that are no finite numbers and patterns that are no regexes."""
+    """Refuse ranks that are no positive integers, alphas that are no finite numbers, patterns that are no regexes."""
     for option, patterns, types in (('r', 'rank_pattern', int), ('lora_alpha', 'alpha_pattern', (int, float))):
         given = settings.get(patterns) or {}
         if not isinstance(given, dict):
