@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from tests.tiny import tiny_qwen2
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from tests.tiny import tiny_qwen2
 
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<tool_call>', '</tool_call>']
 TEXT = ['system user assistant Hello there! How are you? I am fine, thank you. 12345 你好，你是谁？我是小黄。'] * 20
@@ -32,7 +33,8 @@ def tiny_chat_checkpoint(folder: Path, seed: int = 0, **config: Any) -> Path:
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        TEXT, trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+        TEXT,
+        trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False),
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token='<|im_end|>', pad_token='<|endoftext|>')
     settings = {'vocab_size': 320, 'max_position_embeddings': MAX_LEN, 'eos_token_id': 2, 'bos_token_id': None} | config
@@ -81,7 +83,9 @@ class ServerThread:
         adapters = options.pop('adapters', {})
         service_options = {key: options.pop(key) for key in ('api_key', 'defaults') if key in options}
         try:
-            engine = await AsyncEngine.start(EngineConfig(str(path), device='cpu', enable_lora=bool(adapters), **options))
+            engine = await AsyncEngine.start(
+                EngineConfig(str(path), device='cpu', enable_lora=bool(adapters), **options)
+            )
             models = ServedModels(['tiny-model'], str(path), max_model_len=engine.model_config.max_model_len)
             for name, folder in adapters.items():
                 request = models.request_for(name, str(folder))

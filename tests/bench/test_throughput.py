@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from swiftlite.cli.main import run as main
 from swiftlite.bench.workload import mixed
+from swiftlite.cli.main import run as main
 
 
 def test_the_numbers_are_consistent(tmp_path, base, capsys):
