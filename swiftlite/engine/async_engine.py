@@ -81,7 +81,7 @@ class AsyncEngine:
             raise EngineDeadError(self._dead)
         if request_id in self._queues:
             raise RequestError(f"request id '{request_id}' is already running.")
-        request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt, time.time())
+        request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt)
         state = RequestState(request, self.tokenizer)
         inbox: asyncio.Queue[SequenceOutput | EngineDeadError] = asyncio.Queue()
         self._queues[request_id] = inbox

@@ -141,8 +141,12 @@ class Executor:
         """Read an adapter on every rank; returns its rank. Nothing is kept if one of them refuses it."""
         assert self.runner.lora is not None
         rank = self.runner.lora.register(uid, path)
-        for worker in self.workers:
-            worker.ask('register_adapter', uid, path)
+        try:
+            for worker in self.workers:
+                worker.ask('register_adapter', uid, path)
+        except SwiftliteError:
+            self.forget_adapter(uid)
+            raise
         return rank
 
     def forget_adapter(self, uid: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import SwiftliteError
 from .config import EngineConfig
 from .engine import Engine
+from .errors import EngineDeadError
 from .outputs import SequenceOutput
 
 
@@ -54,8 +55,13 @@ class EngineLoop:
             number, name, *rest = args
             try:
                 self.conn.send(('reply', number, getattr(self.engine, name)(*rest), None))
+            except EngineDeadError:
+                raise
             except SwiftliteError as error:
                 self.conn.send(('reply', number, None, str(error)))
+            except Exception as error:  # a call changes nothing before it has succeeded: the others go on
+                traceback.print_exc()
+                self.conn.send(('reply', number, None, f'{name} failed ({type(error).__name__}: {error}).'))
         elif kind == 'stop':
             self.draining = True
             return bool(args[0])  # False: at once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .sampling_params import SamplingParams
 
@@ -24,11 +24,10 @@ class LoRARequest:
 
 @dataclass
 class EngineRequest:
-    """A tokenized request. `arrival` orders the waiting queue; `cache_salt` separates prefix-cache entries."""
+    """A tokenized request. `cache_salt` separates prefix-cache entries."""
 
     request_id: str
     prompt_token_ids: list[int]
     params: SamplingParams
     lora: LoRARequest | None = None
     cache_salt: str | None = None
-    arrival: float = field(default=0.0)

@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from swiftlite.engine.errors import RequestError
-from swiftlite.engine.sampling_params import SamplingParams
+from swiftlite.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.protocol import GenerationBody
 
-MAX_LOGPROBS = 20
 # Fields with the same name and meaning in SamplingParams; None means the checkpoint's default.
 DEFAULTED = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty', 'frequency_penalty', 'presence_penalty')
 
