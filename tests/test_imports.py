@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     'layers': {'quant', 'kernels'},
     'models': MODELS,
     'engine': ENGINE,
-    'llm': ENGINE | {'engine'},
+    'llm': ENGINE | {'engine', 'infer', 'serve'},  # beside cli: infer.setup's defaults, serve.client
     'args': {'registry'},
     'data': {'registry', 'args'},
     'train': {'template', 'checkpoint', 'hub', 'registry', 'args', 'data'},
@@ -189,7 +189,17 @@ def test_kernels_folder_is_no_package():
 
 
 @pytest.mark.parametrize(
-    'module', ['swiftlite', 'swiftlite.cli.main', 'swiftlite.args.sft', 'swiftlite.hub', 'swiftlite.template']
+    'module',
+    [
+        'swiftlite',
+        'swiftlite.cli.main',
+        'swiftlite.args.sft',
+        'swiftlite.hub',
+        'swiftlite.template',
+        'swiftlite.llm',
+        'swiftlite.llm.names',
+        'swiftlite.serve.client',
+    ],
 )
 def test_import_needs_no_torch(module):
     code = f'import sys, {module}; assert not {{"torch", "transformers"}} & set(sys.modules)'

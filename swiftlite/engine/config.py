@@ -13,6 +13,7 @@ from ..errors import SwiftliteError, nearest
 from ..hub import local_path
 from ..models.config import DecoderConfig, decoder_config
 from ..registry.resolve import get_family
+from .vllm_options import without_needless
 
 DTYPES = {
     'bfloat16': torch.bfloat16,
@@ -76,11 +77,12 @@ class EngineConfig:
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> EngineConfig:
-        """As the constructor, with the nearest match for an unknown name."""
+        """As the constructor, with the nearest match for an unknown name; vLLM's needless options get a notice."""
         names = [f.name for f in fields(cls)]
+        kwargs = without_needless(kwargs)
         for key in kwargs:
             if key not in names:
-                raise SwiftliteError(f"LLM() has no option '{key}'{nearest(key, names)}.")
+                raise SwiftliteError(f"the engine has no option '{key}'{nearest(key, names)}.")
         return cls(**kwargs)
 
 
