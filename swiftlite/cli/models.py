@@ -30,7 +30,8 @@ def main(args: ModelsArgs) -> int:
     if models:
         print(f'{"model type":<30}{"template":<22}weights')
         for row in models:
-            print(f'{row.model_type:<30}{row.template:<22}{row.hf_id or "embedded, no download"}')
+            template = row.template or "the checkpoint's"
+            print(f'{row.model_type:<30}{template:<22}{row.hf_id or "embedded, no download"}')
     if templates:
         print(f'\n{"template":<30}{"tools":<22}default system prompt')
         for spec in templates:

@@ -1,7 +1,10 @@
 """Chat templates as data: the text around each turn. `swiftlite.template` turns it into token ids and loss labels."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
+BOS = '{bos}'  # stands for the tokenizer's start-of-sequence token, in `prefix` and `user`
+TODAY = '{today}'  # stands for the date as '26 Jul 2024', in `system_intro`
 EOS = '{eos}'  # stands for the tokenizer's end-of-sequence token
 
 
@@ -9,8 +12,8 @@ EOS = '{eos}'  # stands for the tokenizer's end-of-sequence token
 class TemplateSpec:
     """The text that a template puts before and after what each role says.
 
-    The model writes what an assistant says and then `assistant_end` (both carry the loss); `turn_sep` follows it in
-    a history. Where `default_system` is None, a conversation without a system message has no system turn.
+    The model writes `reply_start`, what an assistant says and `assistant_end` (all carry the loss); `turn_sep` follows
+    in a history. Where `default_system` is None, a conversation without a system message has no system turn.
     """
 
     name: str
@@ -24,6 +27,12 @@ class TemplateSpec:
     tools: str | None = None  # entry in swiftlite.template.tools.FORMATS
     single_turn: bool = False
     special_tokens: bool = False  # the tokenizer adds its own BOS, as for a plain prompt
+    prefix: str = ''  # starts every conversation
+    trim: bool = False  # white space around what is said is left out
+    system_intro: str = ''  # starts the first system turn
+    system_in_user: bool = False  # the system turn is the head of the first user turn; user and assistant alternate
+    reply_start: str = ''
+    thinking: Literal['optional', 'always'] | None = None  # Qwen3's: see swiftlite.template.thinking
 
 
 CHATML = TemplateSpec(
@@ -35,6 +44,29 @@ CHATML = TemplateSpec(
     system=('<|im_start|>system\n', '<|im_end|>\n'),
     stop_words=('<|endoftext|>',),
 )
+LLAMA2 = TemplateSpec(
+    'llama',
+    user=(BOS + '[INST] ', ' [/INST]'),
+    assistant_start='',
+    reply_start=' ',
+    assistant_end=' ' + EOS,
+    turn_sep='',
+    system=('<<SYS>>\n', '\n<</SYS>>\n\n'),
+    system_in_user=True,
+    trim=True,
+)
+LLAMA3 = TemplateSpec(
+    'llama3',
+    prefix=BOS,
+    user=('<|start_header_id|>user<|end_header_id|>\n\n', '<|eot_id|>'),
+    assistant_start='<|start_header_id|>assistant<|end_header_id|>\n\n',
+    assistant_end='<|eot_id|>',
+    turn_sep='',
+    system=('<|start_header_id|>system<|end_header_id|>\n\n', '<|eot_id|>'),
+    stop_words=('<|end_of_text|>',),
+    trim=True,
+)
+LLAMA_KNOWLEDGE = 'Cutting Knowledge Date: December 2023\nToday Date: '
 QWEN_SYSTEM = 'You are a helpful assistant.'
 QWEN25_SYSTEM = 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
 MATH_SYSTEM = 'Please reason step by step, and put your final answer within \\boxed{}.'
@@ -47,6 +79,25 @@ TEMPLATES: dict[str, TemplateSpec] = {
         replace(CHATML, name='qwen', default_system=QWEN_SYSTEM),
         replace(CHATML, name='qwen2_5', default_system=QWEN25_SYSTEM, tools='hermes'),
         replace(CHATML, name='qwen2_5-math', default_system=MATH_SYSTEM, tools='hermes'),
+        replace(CHATML, name='yi'),
+        # as 'qwen', less the full stop
+        replace(CHATML, name='qwen1half', default_system='You are a helpful assistant'),
+        replace(CHATML, name='qwen3', tools='hermes', thinking='optional'),
+        replace(CHATML, name='qwen3_thinking', tools='hermes', thinking='always'),
+        replace(CHATML, name='qwen3_nothinking', tools='hermes'),
+        LLAMA3,
+        replace(LLAMA3, name='llama3_1', default_system='', system_intro=LLAMA_KNOWLEDGE + '26 Jul 2024\n\n'),
+        replace(LLAMA3, name='llama3_2', default_system='', system_intro=LLAMA_KNOWLEDGE + TODAY + '\n\n'),
+        LLAMA2,
+        replace(
+            LLAMA2,
+            name='mistral',
+            prefix=BOS,
+            user=(' [INST] ', ' [/INST]'),
+            assistant_end=EOS,
+            system=('', '\n\n'),
+            trim=False,
+        ),
         TemplateSpec(
             'default',
             user=('### Human:\n', '\n\n'),

@@ -40,7 +40,7 @@ def write_adapter(folder: Path, base: str = '', **saved: object) -> str:
 @pytest.mark.parametrize('info', MODELS.values(), ids=lambda info: info.model_type)
 def test_every_row_points_to_rows_that_exist(info):
     assert info.architecture in FAMILIES
-    assert info.template in TEMPLATES
+    assert info.template is None or info.template in TEMPLATES
     assert (info.template == 'default-generation') == info.base
     assert bool(info.asset) != bool(info.ms_id and info.hf_id)
 
@@ -48,6 +48,14 @@ def test_every_row_points_to_rows_that_exist(info):
 @pytest.mark.parametrize(
     ('model_type', 'hf_id'),
     [
+        ('qwen1half-0_5b-chat', 'Qwen/Qwen1.5-0.5B-Chat'),
+        ('qwen3-0_6b', 'Qwen/Qwen3-0.6B'),
+        ('qwen3-4b-thinking-2507', 'Qwen/Qwen3-4B-Thinking-2507'),
+        ('llama2-7b-chat', 'meta-llama/Llama-2-7b-chat-hf'),
+        ('llama3-8b-instruct', 'meta-llama/Meta-Llama-3-8B-Instruct'),
+        ('llama3_3-70b-instruct', 'meta-llama/Llama-3.3-70B-Instruct'),
+        ('mistral-7b-instruct-v2', 'mistralai/Mistral-7B-Instruct-v0.2'),
+        ('yi-34b-chat', '01-ai/Yi-34B-Chat'),
         ('qwen-7b-chat', 'Qwen/Qwen-7B-Chat'),
         ('qwen-1_8b', 'Qwen/Qwen-1_8B'),
         ('qwen2-72b-instruct', 'Qwen/Qwen2-72B-Instruct'),
@@ -60,6 +68,25 @@ def test_published_ids(model_type, hf_id):
     assert find_model(hf_id) == get_model(model_type)
 
 
+@pytest.mark.parametrize(
+    ('ms_id', 'model_type'),
+    [
+        ('modelscope/Llama-2-13b-chat-ms', 'llama2-13b-chat'),
+        ('LLM-Research/Meta-Llama-3.1-8B', 'llama3_1-8b'),
+        ('01ai/Yi-1.5-9B', 'yi-1_5-9b'),
+        ('AI-ModelScope/Mistral-7B-v0.1', 'mistral-7b'),
+    ],
+)
+def test_ids_that_differ_between_the_hubs(ms_id, model_type):
+    info = get_model(model_type)
+    assert (info.ms_id, find_model(ms_id), find_model(info.hf_id)) == (ms_id, info, info) and info.hf_id != ms_id
+
+
+def test_ids_are_of_one_model():
+    for ids in ([info.hf_id for info in MODELS.values()], [info.ms_id for info in MODELS.values()]):
+        assert len({x for x in ids if x}) == sum(x is not None for x in ids)
+
+
 def test_type_in_any_spelling():
     assert get_model('Qwen2.5-7B_Instruct') is MODELS['qwen2_5-7b-instruct']
 
@@ -68,6 +95,10 @@ def test_type_in_any_spelling():
     ('look', 'name', 'hint'),
     [
         (get_model, 'qwen-7b-chta', "'qwen-7b-chat'"),
+        (get_model, 'llama3_1-8b-instrcut', "'llama3_1-8b-instruct'"),
+        (get_model, 'qwen3-8b-bse', "'qwen3-8b-base'"),
+        (get_template_spec, 'lama3', "'llama3'"),
+        (get_family, 'LlamaForCausalLMM', "'LlamaForCausalLM'"),
         (get_model, 'xyz', "'swiftlite models'"),
         (get_template_spec, 'qwen25', "'qwen2_5'"),
         (get_dataset, 'self-cognitoin', "'self-cognition'"),
@@ -112,6 +143,30 @@ def test_base_and_chat_are_told_apart(tmp_path):
     assert match_type({'architectures': ['Qwen2ForCausalLM']}, '/x/Qwen2.5-7B').base
     assert match_type({'architectures': ['Qwen2ForCausalLM']}, '/x/Qwen-7B-Chat') is None, 'another architecture'
     assert match_type({'architectures': ['QWenLMHeadModel']}, '/x/Qwen-7B-Chat').model_type == 'qwen-7b-chat'
+
+
+@pytest.mark.parametrize(
+    ('architecture', 'folder', 'model_type', 'template'),
+    [
+        ('Qwen3ForCausalLM', 'Qwen3-4B', 'qwen3-4b', 'qwen3'),
+        ('Qwen3ForCausalLM', 'Qwen3-4B-Base', 'qwen3-4b-base', 'default-generation'),
+        ('Qwen3ForCausalLM', 'Qwen3-4B-Instruct-2507', 'qwen3-4b-instruct-2507', 'qwen3_nothinking'),
+        ('LlamaForCausalLM', 'Llama-2-7b-chat-ms', 'llama2-7b-chat', 'llama'),
+        (
+            'LlamaForCausalLM',
+            'meta-llama--Llama-3.2-1B-Instruct/a',
+            'llama3_2-1b-instruct',
+            'llama3_2',
+        ),
+        ('LlamaForCausalLM', 'LLM-Research/Meta-Llama-3___1-8B-Instruct', 'llama3_1-8b-instruct', 'llama3_1'),
+        ('LlamaForCausalLM', 'Yi-6B-Chat', 'yi-6b-chat', 'yi'),
+        ('MistralForCausalLM', 'Mistral-7B-Instruct-v0.2', 'mistral-7b-instruct-v2', None),
+        ('Qwen2ForCausalLM', 'Qwen1.5-7B-Chat', 'qwen1half-7b-chat', None),
+    ],
+)
+def test_further_families_are_found_in_a_folder(tmp_path, architecture, folder, model_type, template):
+    source = resolve_model(model_id_or_path=write_config(tmp_path / folder, architecture))
+    assert (source.model_type, source.template) == (model_type, template)
 
 
 def test_unknown_hub_id_is_completed_after_the_download(tmp_path):

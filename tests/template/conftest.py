@@ -1,5 +1,7 @@
 """A byte-level BPE trained here, split as Qwen's tokenizers split, with chat templates that behave as Qwen's do."""
 
+import json
+
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -56,6 +58,82 @@ WITH_TOOLS = r"""
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
 """
+NO_DEFAULT = """
+{%- for m in messages -%}{{ turn(m.role, m.content) }}{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+"""
+# thinking is kept behind the last question only, where the last answer has always a place for it
+FORGETS = r"""
+{%- set at = namespace(question=messages | length - 1, found=false) -%}
+{%- for m in messages | reverse -%}
+  {%- if not at.found and m.role == 'user'
+         and not (m.content.startswith('<tool_response>') and m.content.endswith('</tool_response>')) -%}
+    {%- set at.found = true -%}{%- set at.question = loop.revindex0 -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- macro answer(m, i) -%}
+  {%- set x = namespace(thought='', said=m.content) -%}
+  {%- if m.reasoning_content is string -%}{%- set x.thought = m.reasoning_content -%}
+  {%- elif '</think>' in m.content -%}
+    {%- set x.thought = m.content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') -%}
+    {%- set x.said = m.content.split('</think>')[-1].lstrip('\n') -%}
+  {%- endif -%}
+  {{- '<|im_start|>assistant\n' -}}
+  {%- if i > at.question and (x.thought or i == messages | length - 1) -%}
+    {{- '<think>\n' + x.thought.strip('\n') + '\n</think>\n\n' + x.said.lstrip('\n') -}}
+  {%- else -%}{{- x.said -}}{%- endif -%}
+  {%- for call in m.tool_calls or [] -%}
+    {{- '\n' if x.said or not loop.first -}}
+    {{- '<tool_call>\n{"name": "' + call.function.name + '", "arguments": ' -}}
+    {{- call.function.arguments | tojson }}{{- '}\n</tool_call>' -}}
+  {%- endfor -%}
+  {{- '<|im_end|>\n' -}}
+{%- endmacro -%}
+"""
+QWEN3 = (
+    '{%- set default = none -%}'
+    + WITH_TOOLS[: WITH_TOOLS.index("{%- elif m.role == 'assistant'")]
+    + "{%- elif m.role == 'assistant' -%}{{- answer(m, loop.index0) -}}"
+    + WITH_TOOLS[WITH_TOOLS.index("{%- elif m.role != 'system'") : WITH_TOOLS.index('{%- if add_generation_prompt')]
+    + "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' + (PROMPT) }}{%- endif -%}"
+)
+LLAMA3 = """
+{%- macro turn(m) -%}
+{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content.strip() + '<|eot_id|>' }}
+{%- endmacro -%}
+{{- bos_token -}}FIRST
+{%- for m in messages -%}{{ turn(m) if m.role != 'system' or not loop.first }}{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif -%}
+"""
+KNOWLEDGE = """
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date: December 2023\\nToday Date: ' + TODAY }}
+{{- '\\n\\n' + (messages[0].content.strip() if messages[0].role == 'system' else '') + '<|eot_id|>' -}}
+"""
+ALTERNATING = """
+{%- set given = messages[0].content if messages[0].role == 'system' else none -%}
+{%- set turns = messages[1:] if messages[0].role == 'system' else messages -%}
+{%- for m in turns -%}
+  {%- if m.role != ('user' if loop.index0 is even else 'assistant') -%}{{ raise_exception('out of turn') }}{%- endif -%}
+"""
+LLAMA2 = (
+    ALTERNATING
+    + """
+  {%- set head = '<<SYS>>\\n' + given + '\\n<</SYS>>\\n\\n' if loop.first and given is not none else '' -%}
+  {%- if m.role == 'user' -%}{{ bos_token + '[INST] ' + (head + m.content).strip() + ' [/INST]' }}
+  {%- else -%}{{ ' ' + m.content.strip() + ' ' + eos_token }}{%- endif -%}
+{%- endfor -%}
+"""
+)
+MISTRAL = (
+    '{{- bos_token -}}'
+    + ALTERNATING
+    + """
+  {%- set head = given + '\\n\\n' if loop.first and given is not none else '' -%}
+  {%- if m.role == 'user' -%}{{ ' [INST] ' + head + m.content + ' [/INST]' }}
+  {%- else -%}{{ ' ' + m.content + eos_token }}{%- endif -%}
+{%- endfor -%}
+"""
+)
 # what each template's checkpoints ship
 UPSTREAM = {
     'qwen': MACRO + "{%- set default = 'You are a helpful assistant.' -%}" + PLAIN,
@@ -66,7 +144,55 @@ UPSTREAM = {
     + "{%- set default = 'Please reason step by step, and put your final answer within \\\\boxed{}.' -%}"
     + WITH_TOOLS,
     'tiny-chat': MACRO + '{%- set default = none -%}' + WITH_TOOLS,
+    'qwen1half': MACRO + "{%- set default = 'You are a helpful assistant' -%}" + PLAIN,
+    'yi': MACRO + NO_DEFAULT,
+    'qwen3': MACRO
+    + FORGETS
+    + QWEN3.replace('PROMPT', "'<think>\\n\\n</think>\\n\\n' if enable_thinking is false else ''"),
+    'qwen3_thinking': MACRO + FORGETS + QWEN3.replace('PROMPT', "'<think>\\n'"),
+    'qwen3_nothinking': MACRO + '{%- set default = none -%}' + WITH_TOOLS,
+    'llama3': LLAMA3.replace('FIRST', '{{ turn(messages[0]) if messages[0].role == "system" }}'),
+    'llama3_1': LLAMA3.replace('FIRST', KNOWLEDGE).replace('TODAY', "'26 Jul 2024'"),
+    'llama3_2': LLAMA3.replace('FIRST', KNOWLEDGE).replace('TODAY', "strftime_now('%d %b %Y')"),
+    'llama': LLAMA2,
+    'mistral': MISTRAL,
 }
+
+
+LLAMA3_SPECIAL = [
+    '<|begin_of_text|>',
+    '<|end_of_text|>',
+    '<|start_header_id|>',
+    '<|end_header_id|>',
+    '<|eot_id|>',
+]
+
+
+def train_sentencepiece(everywhere: bool) -> Tokenizer:
+    """A BPE as Llama 2's: a space before any text; before what follows a special token, too, if `everywhere`."""
+    trained = Tokenizer(models.BPE(unk_token='<unk>'))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ['<unk>', '<s>', '</s>', *SPECIAL]
+    alphabet = [chr(i) for i in range(33, 127)]
+    trained.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(vocab_size=400, show_progress=False, special_tokens=special, initial_alphabet=alphabet),
+    )
+    model = json.loads(trained.to_str())['model']
+    vocab = dict(model['vocab'])
+    for i in range(256):
+        vocab[f'<0x{i:02X}>'] = len(vocab)
+    merges = [tuple(pair) for pair in model['merges']]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token='<unk>', byte_fallback=True, fuse_unk=True))
+    if everywhere:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend('\u2581'), normalizers.Replace(' ', '\u2581')])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme='first', split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace('\u2581', ' '), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(' ', 1, 0)]
+    )
+    tokenizer.add_special_tokens(special)
+    return tokenizer
 
 
 def train_tokenizer(extra: list[str]) -> Tokenizer:
@@ -94,7 +220,20 @@ def train_tokenizer(extra: list[str]) -> Tokenizer:
 def make_tokenizer():
     """make_tokenizer(template name or None) → a tokenizer with that template's upstream chat template."""
 
-    def make(name: str | None, eos: str | None = '<|im_end|>') -> PreTrainedTokenizerFast:
+    def make(name: str | None, eos: str | None = '<|im_end|>', everywhere: bool = True) -> PreTrainedTokenizerFast:
+        if name in ('llama', 'mistral', 'yi'):
+            special = {'bos_token': '<s>', 'eos_token': eos if name == 'yi' else '</s>', 'unk_token': '<unk>'}
+            tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_sentencepiece(everywhere), **special)
+            tokenizer.chat_template = UPSTREAM[name]
+            return tokenizer
+        if name and name.startswith('llama3'):
+            trained = train_tokenizer([])
+            trained.add_special_tokens(LLAMA3_SPECIAL)
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_object=trained, bos_token='<|begin_of_text|>', eos_token='<|eot_id|>'
+            )
+            tokenizer.chat_template = UPSTREAM[name]
+            return tokenizer
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_tokenizer(TOOL_TOKENS), eos_token=eos)
         tokenizer.chat_template = UPSTREAM.get(name) if name else None
         return tokenizer
