@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -43,18 +44,8 @@ def inference(
     Raises SwiftliteError, one sentence that names the request, before anything has run.
     """
     batch = _Batch(llm_engine, template, request_list, generation_config, lora_request)
-    bar = None
-    if use_tqdm:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-        bar = tqdm(total=len(batch.prompts), desc='Requests', unit='req', dynamic_ncols=True)
-    try:
-        for totals in batch.run(stream=False):
-            if bar is not None:
-                bar.update(sum(total.finish_reason is not None for total in totals) - bar.n)
-    finally:
-        if bar is not None:
-            bar.close()
+    for _ in batch.run(stream=False, use_tqdm=use_tqdm):
+        pass
     batch.report(generation_info)
     if verbose:
         for prompt, total in zip(batch.prompts, batch.totals, strict=True):
@@ -69,6 +60,7 @@ def inference_stream(
     *,
     generation_config: GenerationConfig | None = None,
     lora_request: LoRAs = None,
+    use_tqdm: bool = False,
     generation_info: dict[str, Any] | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """As `inference`, but yields the list with the responses so far whenever one has grown; the last list is whole.
@@ -76,13 +68,13 @@ def inference_stream(
     Ending the iteration early ends the requests. Wrong requests raise at the call.
     """
     batch = _Batch(llm_engine, template, request_list, generation_config, lora_request)
-    return _stream(batch, generation_info)
+    return _stream(batch, use_tqdm, generation_info)
 
 
-def _stream(batch: _Batch, info: dict[str, Any] | None) -> Iterator[list[dict[str, Any]]]:
+def _stream(batch: _Batch, use_tqdm: bool, info: dict[str, Any] | None) -> Iterator[list[dict[str, Any]]]:
     batch.report(info)
     shown = None
-    for totals in batch.run(stream=True):
+    for totals in batch.run(stream=True, use_tqdm=use_tqdm):
         batch.report(info)
         state = [(total.text, total.finish_reason) for total in totals]
         if state != shown:  # half a character is no news
@@ -132,11 +124,18 @@ class _Batch:
         self.totals: list[CompletionOutput] = []
         self._begun = time.perf_counter()
 
-    def run(self, *, stream: bool) -> Iterator[list[CompletionOutput]]:
+    def run(self, *, stream: bool, use_tqdm: bool) -> Iterator[list[CompletionOutput]]:
+        """The answers so far, whenever there is more (see `ModelEngine.answers`)."""
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
         self._begun = time.perf_counter()
-        for totals in self._engine.answers(self.prompts, self._params, self._loras, stream=stream):
-            self.totals = totals
-            yield totals
+        steps = self._engine.answers(self.prompts, self._params, self._loras, stream=stream)
+        bar = tqdm(total=len(self.prompts), desc='Requests', unit='req', dynamic_ncols=True, disable=not use_tqdm)
+        with bar, contextlib.closing(steps):
+            for totals in steps:
+                self.totals = totals
+                bar.update(sum(total.finish_reason is not None for total in totals) - bar.n)
+                yield totals
 
     def results(self) -> list[dict[str, Any]]:
         return [

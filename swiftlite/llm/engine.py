@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from swiftlite.checkpoint.config import generation_config
@@ -51,7 +51,7 @@ class ModelEngine:
         loras: Sequence[LoRARequest | None],
         *,
         stream: bool,
-    ) -> Iterator[list[CompletionOutput]]:
+    ) -> Generator[list[CompletionOutput], None, None]:
         """The answers so far, whenever there is more; all are finished in the last list.
 
         Without `stream`, text is made at the end only. Several iterators may run side by side; one that is closed

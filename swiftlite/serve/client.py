@@ -36,6 +36,8 @@ class _Server:
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of httpx's clients."""
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise UsageError('api_key holds a character that no HTTP header can carry')
         headers = {} if self.api_key is None else {'Authorization': f'Bearer {self.api_key}'}
         return {
             'base_url': self.url,
@@ -63,7 +65,8 @@ class _Server:
         except ValueError:
             value = None
         if response.is_error:
-            raise ServerError(_sentence(value) or f'{self.url} answered {response.status_code}', response.status_code)
+            sentence = _sentence(value) or f'{response.url} answered {response.status_code}'
+            raise ServerError(sentence, response.status_code)
         if not isinstance(value, dict):
             raise ServerError(f"{response.url} answered with something else than OpenAI's API", response.status_code)
         return value
@@ -72,7 +75,12 @@ class _Server:
         """The chunk in a line of a stream; None in one that holds none."""
         if not line.startswith('data: '):
             return None
-        value = json.loads(line[6:])
+        try:
+            value = json.loads(line[6:])
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise ServerError(f'the stream from {self.url} holds something else than JSON objects: {line[6:86]!r}')
         if 'error' in value:
             raise ServerError(_sentence(value) or f'{self.url} broke off the stream: {value["error"]}')
         for choice in value.get('choices', ()):
@@ -95,7 +103,10 @@ class _Call:
         return None
 
     def with_length(self, counted: dict[str, Any]) -> _Call:
-        left = max(counted['max_model_len'] - counted['count'], 1)
+        try:
+            left = max(counted['max_model_len'] - counted['count'], 1)
+        except (KeyError, TypeError):
+            raise ServerError("the server does not tell the prompt's length: give max_tokens") from None
         return _Call(self.path, self.body | {'max_tokens': left})
 
 

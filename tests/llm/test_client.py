@@ -3,9 +3,11 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 
 from swiftlite.errors import SwiftliteError, UsageError
@@ -67,6 +69,21 @@ async def test_a_stream_adds_up_to_the_answer(port, expected):
     assert chunks[-1].choices[0].finish_reason == 'stop'
     stream = await inference_client_async('tiny-chat', *QUESTION, request_config=STREAM, port=int(port))
     assert ''.join([chunk.choices[0].delta.content async for chunk in stream]) == expected
+
+
+def test_a_stream_that_is_left_ends_the_request(port):
+    stream = inference_client(
+        'tiny-chat', 'hi', request_config=XRequestConfig(stream=True, ignore_eos=True, n=8), port=port
+    )
+    next(stream)
+    stream.close()
+    deadline = time.monotonic() + 10
+    while 'num_requests_running{' in (text := httpx.get(f'http://127.0.0.1:{port}/metrics').text):
+        if all(line.endswith(' 0.0') for line in text.splitlines() if 'num_requests_running{' in line):
+            break
+        assert time.monotonic() < deadline
+    else:
+        raise AssertionError('the server does not say what runs')
 
 
 def test_an_adapter_answers_by_its_name(port):
@@ -160,6 +177,8 @@ class Odd(BaseHTTPRequestHandler):
         body = {
             'Bearer html': b'<html>hello</html>',
             'Bearer cut': b'data: {"choices": []}\n\n',
+            'Bearer text': b'data: hello\n\n',
+            'Bearer empty': b'{}',
             'Bearer broken': b'data: {"error": {"message": "The engine stopped."}}\n\n',
             'Bearer silent': b'',
         }.get(key or '', b'data: {"choices": [{"delta": {}}]}\n\ndata: [DONE]\n\n')
@@ -187,7 +206,16 @@ def odd() -> Iterator[int]:
 async def test_odd_servers(odd):
     with pytest.raises(ServerError, match="something else than OpenAI's API"):
         inference_client('tiny-chat', 'hi', port=odd, api_key='html')
-    for key, says in (('cut', 'ended before the answer did'), ('broken', 'The engine stopped')):
+    with pytest.raises(ServerError, match="does not tell the prompt's length"):
+        inference_client('qwen2-7b', 'hi', port=odd, api_key='empty')
+    with pytest.raises(UsageError, match='api_key holds a character'):
+        inference_client('tiny-chat', 'hi', port=odd, api_key='锁')
+    breaks = (
+        ('cut', 'ended before the answer did'),
+        ('broken', 'The engine stopped'),
+        ('text', 'something else.*hello'),
+    )
+    for key, says in breaks:
         with pytest.raises(ServerError, match=says):
             list(inference_client('tiny-chat', 'hi', request_config=STREAM, port=odd, api_key=key))
         with pytest.raises(ServerError, match=says):

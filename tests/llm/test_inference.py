@@ -211,6 +211,8 @@ def test_progress_and_verbose(engine, template, answers, capsys):
     shown = capsys.readouterr()
     assert shown.out == f'<P>{template.render(MESSAGES[0])}<O>{answers[0]}\n'
     assert '1/1' in shown.err
+    *_, last = inference_stream(engine, template, REQUESTS, use_tqdm=True)
+    assert responses(last) == answers and '3/3' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
