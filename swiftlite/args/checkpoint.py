@@ -10,7 +10,7 @@ from swiftlite.errors import UsageError
 from swiftlite.registry.resolve import read_checkpoint_args
 
 # the model itself (type, path, revision, adapter) is recovered by `registry.resolve.resolve_model`
-PROMPT_FIELDS = ('template_type', 'dtype', 'system')
+PROMPT_FIELDS = ('template_type', 'dtype', 'system', 'enable_thinking')
 DATA_FIELDS = ('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', 'seed', 'model_name', 'model_author')
 
 

@@ -74,6 +74,12 @@ class PromptArgs(Args):
         group='model',
         shown="the template's",
     )
+    enable_thinking: bool | None = arg(
+        None,
+        'whether a model that may think before it answers (Qwen3) does so',
+        group='model',
+        shown="the template's",
+    )
 
     def check(self) -> None:
         super().check()
@@ -83,8 +89,9 @@ class PromptArgs(Args):
             object.__setattr__(self, 'template_type', get_template_spec(self.template_type).name)
 
     def template_options(self) -> dict[str, Any]:
-        """Keyword arguments of ``get_template``: the system prompt, where one was given."""
-        return {} if self.system is None else {'default_system': self.system or None}
+        """Keyword arguments of ``get_template``: the system prompt and thinking, where they were given."""
+        options: dict[str, Any] = {} if self.system is None else {'default_system': self.system or None}
+        return options if self.enable_thinking is None else {**options, 'enable_thinking': self.enable_thinking}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,6 +137,8 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
     }
     if args.system is not None:
         saved['system'] = args.system
+    if args.enable_thinking is not None:
+        saved['enable_thinking'] = args.enable_thinking
     saved.setdefault('model_type', source.model_type)
     write_json(folder / ARGS_FILE, saved)
 

@@ -30,7 +30,7 @@ CLASSES = {
 }
 READ_BY = {
     'source': {'model_type', 'model_id_or_path', 'model_revision', 'ckpt_dir'},
-    'template_options': {'system'},
+    'template_options': {'system', 'enable_thinking'},
     'adapters': {'lora_modules'},
     'engine_options': {f.name for f in fields(EngineArgs)},
     'recover': {'load_args_from_ckpt_dir', 'load_dataset_config'},
@@ -151,6 +151,7 @@ def test_template_and_system():
     assert SftArgs(**DATA).template_options() == {}
     assert SftArgs(system='', **DATA).template_options() == {'default_system': None}
     assert SftArgs(system='Be brief.', **DATA).template_options() == {'default_system': 'Be brief.'}
+    assert SftArgs(enable_thinking=False, **DATA).template_options() == {'enable_thinking': False}
 
 
 def test_source_and_adapters():
@@ -163,6 +164,7 @@ def test_source_and_adapters():
 def checkpoint(tmp_path):
     saved = (
         '{"model_type": "tiny-chat", "template_type": "tiny-chat", "system": "hi", "dtype": "bf16", "dataset": ["a"],'
+        ' "enable_thinking": false,'
         ' "val_dataset": [], "dataset_seed": 3, "seed": 9, "lora_rank": 4, "model_name": ["x"], "model_author": null}'
     )
     (tmp_path / 'sft_args.json').write_text(saved)
@@ -172,6 +174,7 @@ def checkpoint(tmp_path):
 def test_prompt_is_recovered_and_typed_values_win(checkpoint):
     args = InferArgs(**recover(InferArgs, {'ckpt_dir': checkpoint, 'system': 'typed'}))
     assert (args.template_type, args.dtype, args.system) == ('tiny-chat', 'bf16', 'typed')
+    assert args.enable_thinking is False
     assert (args.dataset, args.seed) == ([], 42)
 
 
