@@ -37,8 +37,27 @@ def make_batch(queries, befores, heads, kv_heads, dim, block_size, dtype, device
     return q, k, v, starts, lengths, table
 
 
-def run(target, q, k, v, starts, lengths, table, *, scale=None, causal=True, window=(-1, -1), softcap=0.0, slopes=None,
-        alibi_sqrt=False, sinks=None, k_descale=None, v_descale=None, out=None, **kw):
+def run(
+    target,
+    q,
+    k,
+    v,
+    starts,
+    lengths,
+    table,
+    *,
+    scale=None,
+    causal=True,
+    window=(-1, -1),
+    softcap=0.0,
+    slopes=None,
+    alibi_sqrt=False,
+    sinks=None,
+    k_descale=None,
+    v_descale=None,
+    out=None,
+    **kw,
+):
     from swiftlite_kernels import attention
 
     if target.name == 'interpreted':
@@ -48,9 +67,25 @@ def run(target, q, k, v, starts, lengths, table, *, scale=None, causal=True, win
     out = torch.full_like(q, 7) if out is None else out
     counts = [b - a for a, b in pairwise(starts)]
     attention.unified_attention(
-        q, k, v, out, torch.tensor(starts, dtype=torch.int32, device=q.device), max(counts),
-        torch.tensor(lengths, dtype=torch.int32, device=q.device), max(lengths), scale or q.shape[-1] ** -0.5, causal,
-        window, table, softcap, None, k_descale, v_descale, alibi_slopes=slopes, use_alibi_sqrt=alibi_sqrt, sinks=sinks,
+        q,
+        k,
+        v,
+        out,
+        torch.tensor(starts, dtype=torch.int32, device=q.device),
+        max(counts),
+        torch.tensor(lengths, dtype=torch.int32, device=q.device),
+        max(lengths),
+        scale or q.shape[-1] ** -0.5,
+        causal,
+        window,
+        table,
+        softcap,
+        None,
+        k_descale,
+        v_descale,
+        alibi_slopes=slopes,
+        use_alibi_sqrt=alibi_sqrt,
+        sinks=sinks,
         **kw,
     )
     return out
@@ -65,8 +100,17 @@ class InterpretedAttention:
     def unified_attention(self, *args, **kw):
         head, (_, k_descale, v_descale) = args[:13], args[13:]
         self.ops.unified_attention(
-            *head, k_descale, v_descale, kw.get('num_par_softmax_segments'), None, None, None, kw.get('alibi_slopes'),
-            kw.get('output_scale'), kw.get('sinks'), kw.get('use_alibi_sqrt', False),
+            *head,
+            k_descale,
+            v_descale,
+            kw.get('num_par_softmax_segments'),
+            None,
+            None,
+            None,
+            kw.get('alibi_slopes'),
+            kw.get('output_scale'),
+            kw.get('sinks'),
+            kw.get('use_alibi_sqrt', False),
         )
 
 
@@ -106,9 +150,13 @@ def test_batches(target, batch, scoring):
 
 
 @given(
-    queries=st.lists(st.one_of(st.just(1), st.integers(1, 24)), min_size=1, max_size=5), seed=st.integers(0, 1000),
-    heads=st.sampled_from([(4, 4), (8, 2), (7, 1), (14, 2)]), dim=st.sampled_from([24, 64, 80, 96, 112, 128, 256]),
-    block_size=st.sampled_from([16, 32, 64, 5]), dtype=st.integers(0, 2), sliced=st.booleans(),
+    queries=st.lists(st.one_of(st.just(1), st.integers(1, 24)), min_size=1, max_size=5),
+    seed=st.integers(0, 1000),
+    heads=st.sampled_from([(4, 4), (8, 2), (7, 1), (14, 2)]),
+    dim=st.sampled_from([24, 64, 80, 96, 112, 128, 256]),
+    block_size=st.sampled_from([16, 32, 64, 5]),
+    dtype=st.integers(0, 2),
+    sliced=st.booleans(),
 )
 def test_shapes(target, queries, seed, heads, dim, block_size, dtype, sliced):
     dtype = target.dtypes[dtype % len(target.dtypes)]
@@ -149,9 +197,10 @@ def test_fp8_cache(target, as_bytes):
     if target.name == 'interpreted':
         pytest.skip('the interpreter has no fp8 conversion')
     dtype = torch.float16
-    q, k, v, starts, lengths, table = make_batch([1, 7, 1], [50, 9, 130], 8, 2, 64, 16, torch.float32, target.device)
+    counts, ends = [1, 7, 1, 1], [50, 9, 130, 61]  # two decodes of a group, one alone, a prompt
+    q, k, v, starts, lengths, table = make_batch(counts, ends, 8, 2, 64, 16, torch.float32, target.device)
     q = q.to(dtype)
-    factors = torch.rand(2, 3, 2, device=target.device) + 0.5
+    factors = torch.rand(2, 4, 2, device=target.device) + 0.5
     k8, v8 = k.nan_to_num().to(torch.float8_e4m3fn), v.nan_to_num().to(torch.float8_e4m3fn)
     per_block = torch.ones(2, k.shape[0], 1, 2, 1, device=target.device)
     for i, row in enumerate(table.tolist()):
@@ -176,8 +225,18 @@ def test_output_scale(target):
     assert naive.error(out[:-2].float() * 0.25, plain[:-2]) < 0.05
 
 
-@pytest.mark.parametrize('name, value', [('q_descale', 1), ('qq_bias', 1), ('mm_prefix_range', 1), ('kv_quant_mode', 2),
-                                         ('k_scale_cache', 1), ('v_scale_cache', 1), ('chunk_lookback', 3)])
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('q_descale', 1),
+        ('qq_bias', 1),
+        ('mm_prefix_range', 1),
+        ('kv_quant_mode', 2),
+        ('k_scale_cache', 1),
+        ('v_scale_cache', 1),
+        ('chunk_lookback', 3),
+    ],
+)
 def test_refuses_what_it_does_not_do(name, value):
     from swiftlite_kernels.attention import unified_attention
 

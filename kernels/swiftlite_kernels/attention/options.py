@@ -4,7 +4,12 @@ from typing import Any
 
 
 def check_options(
-    q_descale: Any, qq_bias: Any, mm_prefix_range: Any, kv_quant_mode: Any, k_scale_cache: Any, v_scale_cache: Any,
+    q_descale: Any,
+    qq_bias: Any,
+    mm_prefix_range: Any,
+    kv_quant_mode: Any,
+    k_scale_cache: Any,
+    v_scale_cache: Any,
     chunk_lookback: int,
 ) -> None:
     """Raise ValueError for an argument that would change the result and is not honoured."""

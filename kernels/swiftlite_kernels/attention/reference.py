@@ -1,6 +1,8 @@
 """Paged attention in torch: prompts one by one, decodes in a few padded groups of similar length."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -45,32 +47,97 @@ class Scoring:
 
 
 def unified_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, cu_seqlens_q: torch.Tensor, max_seqlen_q: int,
-    seqused_k: torch.Tensor, max_seqlen_k: int, softmax_scale: float, causal: bool, window_size: tuple[int, int],
-    block_table: torch.Tensor, softcap: float, k_descale: torch.Tensor | None, v_descale: torch.Tensor | None,
-    num_par_softmax_segments: int | None, softmax_segm_output: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    max_seqlen_q: int,
+    seqused_k: torch.Tensor,
+    max_seqlen_k: int,
+    softmax_scale: float,
+    causal: bool,
+    window_size: tuple[int, int],
+    block_table: torch.Tensor,
+    softcap: float,
+    k_descale: torch.Tensor | None,
+    v_descale: torch.Tensor | None,
+    num_par_softmax_segments: int | None,
+    softmax_segm_output: torch.Tensor | None,
     softmax_segm_max: torch.Tensor | None,
-    softmax_segm_expsum: torch.Tensor | None, alibi_slopes: torch.Tensor | None, output_scale: torch.Tensor | None,
-    sinks: torch.Tensor | None, use_alibi_sqrt: bool,
+    softmax_segm_expsum: torch.Tensor | None,
+    alibi_slopes: torch.Tensor | None,
+    output_scale: torch.Tensor | None,
+    sinks: torch.Tensor | None,
+    use_alibi_sqrt: bool,
 ) -> None:
     scoring = Scoring(softmax_scale, causal, window_size, softcap, alibi_slopes, use_alibi_sqrt, sinks)
     cache = PagedCache(k, v, block_table, k_descale, v_descale)
     starts, lengths = cu_seqlens_q.tolist(), seqused_k.tolist()
-    decodes = []
     for i, length in enumerate(lengths):
         first, last = starts[i], starts[i + 1]
         if length == 0:
             out[first:last] = 0
-        elif last - first == 1:
-            decodes.append(i)
-        elif last > first:
+        elif last - first > 1:
             store(out[first:last], attend_prompt(q[first:last], *cache.read(i, length), scoring), output_scale)
-    groups = groups_by_length(decodes, lengths, MAX_GATHERED // (k.shape[2] * k.shape[3]))
-    scratch = cache.scratch(groups, lengths)
+    groups = decode_groups(
+        tuple(starts),
+        tuple(lengths),
+        block_table.numpy().tobytes(),
+        block_table.dtype,
+        k.shape[1],
+        MAX_GATHERED // (k.shape[2] * k.shape[3]),
+    )
+    scratch = k.new_empty(2, max((g.blocks.shape[0] for g in groups), default=0), *k.shape[1:])
     for group in groups:
-        rows = torch.tensor([starts[i] for i in group])
-        result = attend_decodes(q[rows], *cache.read_many(group, lengths, scratch), scoring)
-        out[rows] = scaled(result, out.dtype, output_scale)
+        result = attend_decodes(q[group.rows], *cache.read_many(group, scratch), group, scoring)
+        out[group.rows] = scaled(result, out.dtype, output_scale)
+
+
+@dataclass(frozen=True)
+class DecodeGroup:
+    """N sequences of one query token and similar length, padded to the longest."""
+
+    sequences: list[int]
+    rows: torch.Tensor  # [N], their query tokens
+    blocks: torch.Tensor  # [N * n], flat
+    longest: int
+    lengths: torch.Tensor  # [N]
+    seen: torch.Tensor | None  # bool [N, longest], None when all are of one length
+    padding: torch.Tensor | None  # places past a sequence's end in the flat [N * n * block_size]
+
+
+@lru_cache(maxsize=4)
+def decode_groups(
+    starts: tuple[int, ...], lengths: tuple[int, ...], table: bytes, dtype: torch.dtype, block_size: int, places: int
+) -> list[DecodeGroup]:
+    """The single-token sequences of a batch; every layer of a step asks for the same."""
+    decodes = [i for i, n in enumerate(lengths) if n > 0 and starts[i + 1] - starts[i] == 1]
+    if not decodes:
+        return []
+    block_table = torch.frombuffer(bytearray(table), dtype=dtype).view(len(lengths), -1)
+    groups = []
+    for group in groups_by_length(decodes, lengths, places):
+        used = torch.tensor([lengths[i] for i in group])
+        longest = int(used.max())
+        width = -(-longest // block_size)
+        # entries past a sequence's last block may hold anything: read its first block instead
+        blocks = block_table[group, :width]
+        blocks = torch.where(torch.arange(width) < -(-used // block_size)[:, None], blocks, blocks[:, :1])
+        seen = torch.arange(width * block_size) < used[:, None]
+        equal = bool((used == longest).all())
+        groups.append(
+            DecodeGroup(
+                group,
+                torch.tensor([starts[i] for i in group]),
+                blocks.flatten(),
+                longest,
+                used,
+                None if equal else seen[:, :longest],
+                None if equal else (~seen).flatten().nonzero()[:, 0],
+            )
+        )
+    return groups
 
 
 @dataclass(frozen=True)
@@ -90,31 +157,19 @@ class PagedCache:
         k, v = gather(self.k, blocks), gather(self.v, blocks)
         return dequantize(k[:length], self.k_descale, i), dequantize(v[:length], self.v_descale, i)
 
-    def scratch(self, groups: list[list[int]], lengths: list[int]) -> torch.Tensor:
-        """Room for the keys and values of any group: fresh memory for each would cost more than the copies."""
-        block_size = self.k.shape[1]
-        blocks = max((len(g) * -(-max(lengths[i] for i in g) // block_size) for g in groups), default=0)
-        return self.k.new_empty(2, blocks, block_size, *self.k.shape[2:])
+    def read_many(self, group: DecodeGroup, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [N, longest, kv_heads, head_size], zero past a sequence's end.
 
-    def read_many(
-        self, group: list[int], lengths: list[int], scratch: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Keys and values [N, padded length, kv_heads, head_size] and the lengths [N], None when all are full."""
-        used = [lengths[i] for i in group]
-        block_size, longest = self.k.shape[1], max(used)
-        blocks = self.block_table[group, : -(-longest // block_size)]
-        spare = torch.tensor([-(-n // block_size) for n in used])
-        # entries past a sequence's last block may hold anything: read its first block instead
-        blocks = torch.where(torch.arange(blocks.shape[1]) < spare[:, None], blocks, blocks[:, :1]).flatten()
-        shape = (len(group), -1, *self.k.shape[2:])
-        k = gather(self.k, blocks, scratch[0]).view(shape)[:, :longest]
-        v = gather(self.v, blocks, scratch[1]).view(shape)[:, :longest]
-        for i, n in enumerate(used):
-            if n < longest:  # never written, or left over from another sequence: not even NaN may come through
-                k[i, n:] = 0
-                v[i, n:] = 0
-        k, v = dequantize(k, self.k_descale, group), dequantize(v, self.v_descale, group)
-        return k, v, None if min(used) == longest else torch.tensor(used)
+        scratch: room for any group; fresh memory for each would cost more than the copies.
+        """
+        found = []
+        for cache, room, descale in ((self.k, scratch[0], self.k_descale), (self.v, scratch[1], self.v_descale)):
+            x = gather(cache, group.blocks, room)
+            if group.padding is not None:  # never written, or another sequence's: not even NaN may come through
+                (cache_view(x, torch.uint8) if x.element_size() == 1 else x).index_fill_(0, group.padding, 0)
+            x = x.view(len(group.sequences), -1, *x.shape[1:])[:, : group.longest]
+            found.append(dequantize(x, descale, group.sequences))
+        return found[0], found[1]
 
 
 def gather(cache: torch.Tensor, blocks: torch.Tensor, scratch: torch.Tensor | None = None) -> torch.Tensor:
@@ -139,7 +194,7 @@ def dequantize(x: torch.Tensor, descale: torch.Tensor | None, sequence: int | li
     return x * (factors.unsqueeze(1) if x.dim() == 4 else factors).to(x.dtype)
 
 
-def groups_by_length(sequences: list[int], lengths: list[int], places: int) -> list[list[int]]:
+def groups_by_length(sequences: list[int], lengths: Sequence[int], places: int) -> list[list[int]]:
     """Groups of similar length that pad to at most `places` places (or are single), each in ascending order."""
     ordered = sorted(sequences, key=lengths.__getitem__)
     groups: list[list[int]] = []
@@ -168,17 +223,17 @@ def attend_prompt(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scoring: Sc
 
 
 def attend_decodes(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor | None, scoring: Scoring
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: DecodeGroup, scoring: Scoring
 ) -> torch.Tensor:
     """q [N, heads, d], one token a sequence; k, v [N, longest, kv_heads, d]."""
     n, heads, d = q.shape
-    kv_heads, longest = k.shape[2], k.shape[1]
+    kv_heads = k.shape[2]
     k, v = k.transpose(1, 2).to(q.dtype), v.transpose(1, 2).to(q.dtype)
-    if lengths is None and scoring.window == (-1, -1) and scoring.alibi_slopes is None:
-        mask = bias = None
-    else:
-        last = (torch.full((n,), longest) if lengths is None else lengths)[:, None] - 1
-        key_pos = torch.arange(longest)
+    bias = mask = None
+    if group.seen is not None:
+        mask = group.seen[:, None, None]
+    if scoring.window != (-1, -1) or scoring.alibi_slopes is not None:
+        last, key_pos = group.lengths[:, None] - 1, torch.arange(group.longest)
         mask = (scoring.mask(last, key_pos) & (key_pos <= last))[:, None, None]
         bias = scoring.bias(last, key_pos)  # [heads, N, longest]
         bias = None if bias is None else bias.transpose(0, 1).unflatten(1, (kv_heads, -1))
@@ -196,8 +251,12 @@ def is_plain(scoring: Scoring) -> bool:
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, bias: torch.Tensor | None,
-    scoring: Scoring
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     """softmax(scores) v for q [N, heads, n, d], k, v [N, kv_heads, m, d]; mask, bias broadcast to [N, heads, n, m]."""
     if scoring.softcap == 0 and scoring.sinks is None:
