@@ -10,6 +10,7 @@ _WHERE = {
     'read_config': 'config',
     'raw_config': 'config',
     'generation_config': 'config',
+    'sampling_defaults': 'config',
     'iter_tensors': 'tensors',
     'load_tokenizer': 'tokenizer',
     'native_checkpoint': 'native',

@@ -7,6 +7,8 @@ from typing import Any
 from swiftlite.checkpoint.mappings import Mapping, mapping_of
 from swiftlite.errors import SwiftliteError
 
+SAMPLING_FIELDS = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty')
+
 
 def read_json(path: Path) -> dict:
     """The JSON object in a file.
@@ -45,6 +47,14 @@ def generation_config(path: str | Path) -> dict:
     """`generation_config.json` of a checkpoint folder, {} if there is none."""
     file = Path(path) / 'generation_config.json'
     return read_json(file) if file.is_file() else {}
+
+
+def sampling_defaults(path: str) -> dict[str, Any]:
+    """Sampling values of generation_config.json; with do_sample false, temperature 0 and nothing else."""
+    config = generation_config(path)
+    if config.get('do_sample') is False:
+        return {'temperature': 0.0}
+    return {name: config[name] for name in SAMPLING_FIELDS if config.get(name) is not None}
 
 
 def read_config(path: str | Path) -> dict:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from ..checkpoint.config import sampling_defaults
 from ..checkpoint.tokenizer import load_tokenizer
 from ..registry.resolve import complete
 from ..registry.resolve import resolve_model as resolve_source
@@ -38,6 +39,10 @@ class LLM:
     def get_tokenizer(self) -> Any:
         return self.tokenizer
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """The checkpoint's sampling values (generation_config.json); a new object every time."""
+        return SamplingParams(**sampling_defaults(self.engine.model_config.path))
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -47,14 +52,14 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete prompts: text, token ids, {'prompt': text} or {'prompt_token_ids': ids}; results in their order.
 
-        sampling_params and lora_request: one for all, or a list of the prompts' length.
+        sampling_params and lora_request: one for all, or a list of the prompts' length; without sampling_params the
+        checkpoint's own hold.
         """
         single = not isinstance(prompts, Sequence) or isinstance(prompts, str) or _is_ids(prompts)
         batch: list[Any] = [prompts] if single else list(prompts)
         pairs = [self._prompt(p) for p in batch]
-        params = _spread(
-            sampling_params if sampling_params is not None else SamplingParams(), len(batch), 'sampling_params'
-        )
+        given = sampling_params if sampling_params is not None else self.get_default_sampling_params()
+        params = _spread(given, len(batch), 'sampling_params')
         loras = _spread(lora_request, len(batch), 'lora_request')
         return self._run(pairs, params, loras, use_tqdm)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swiftlite.checkpoint.adapter import adapter_config
-from swiftlite.checkpoint.config import generation_config
+from swiftlite.checkpoint.config import sampling_defaults
 from swiftlite.engine.config import EngineConfig
 from swiftlite.errors import UsageError
 from swiftlite.hub import local_path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from swiftlite.args.groups import RunArgs
 
 DEFAULT_ADAPTER = 'default-lora'
-SAMPLING = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty')
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,6 @@ def prepare(args: RunArgs) -> Setup:
         template_options=args.template_options(),
         defaults=sampling_defaults(path),
     )
-
-
-def sampling_defaults(path: str) -> dict[str, Any]:
-    """Sampling values of generation_config.json; with do_sample false, temperature 0 and nothing else."""
-    config = generation_config(path)
-    if config.get('do_sample') is False:
-        return {'temperature': 0.0}
-    return {name: config[name] for name in SAMPLING if config.get(name) is not None}
 
 
 def _rank(path: str) -> int:

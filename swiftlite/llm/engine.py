@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from swiftlite.checkpoint.config import generation_config
+from swiftlite.checkpoint.config import generation_config, sampling_defaults
 from swiftlite.checkpoint.tokenizer import load_tokenizer
 from swiftlite.engine.config import EngineConfig
 from swiftlite.engine.engine import Engine
@@ -16,7 +16,6 @@ from swiftlite.engine.outputs import CompletionOutput, SequenceOutput
 from swiftlite.engine.request import EngineRequest, LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
 from swiftlite.errors import SwiftliteError
-from swiftlite.infer.setup import sampling_defaults
 from swiftlite.llm.generation import MAX_NEW_TOKENS, GenerationConfig
 from swiftlite.registry.resolve import ModelSource, complete, resolve_model
 

@@ -96,3 +96,14 @@ def test_n_answers_of_one_prompt(llm):
     assert [o.index for o in out.outputs] == [0, 1, 2] and len({tuple(o.token_ids) for o in out.outputs}) == 3
     again = llm.generate([1, 2, 3], params, use_tqdm=False)[0]
     assert [o.token_ids for o in again.outputs] == [o.token_ids for o in out.outputs]
+
+
+def test_without_parameters_the_checkpoints_own_hold(tmp_path):
+    tiny_qwen2(tmp_path)
+    (tmp_path / 'generation_config.json').write_text('{"temperature": 0.3, "top_k": 7, "eos_token_id": 1}')
+    llm = make_llm(tmp_path)
+    params = llm.get_default_sampling_params()
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.3, 7, 16)
+    (tmp_path / 'generation_config.json').write_text('{"do_sample": false}')
+    first = llm.generate([5, 6, 7], use_tqdm=False)[0].outputs[0].token_ids
+    assert first == llm.generate([5, 6, 7], SamplingParams(temperature=0), use_tqdm=False)[0].outputs[0].token_ids

@@ -9,10 +9,11 @@ import pytest
 
 from swiftlite.args.deploy import DeployArgs
 from swiftlite.args.infer import InferArgs
+from swiftlite.checkpoint.config import sampling_defaults
 from swiftlite.cli.merge_first import merge_first
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.session import Session
-from swiftlite.infer.setup import prepare, sampling_defaults
+from swiftlite.infer.setup import prepare
 from tests.tiny import tiny_adapter
 
 
