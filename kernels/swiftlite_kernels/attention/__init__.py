@@ -66,29 +66,10 @@ def unified_attention(
     """
     check_options(q_descale, qq_bias, mm_prefix_range, kv_quant_mode, k_scale_cache, v_scale_cache, chunk_lookback)
     backend('attention', q).unified_attention(
-        q,
-        k,
-        v,
-        out,
-        cu_seqlens_q,
-        max_seqlen_q,
-        seqused_k,
-        max_seqlen_k,
-        softmax_scale,
-        causal,
-        window_size,
+        q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size,
         block_table,
-        softcap,
-        k_descale,
-        v_descale,
-        num_par_softmax_segments,
-        softmax_segm_output,
-        softmax_segm_max,
-        softmax_segm_expsum,
-        alibi_slopes,
-        output_scale,
-        sinks,
-        use_alibi_sqrt,
+        softcap, k_descale, v_descale, num_par_softmax_segments, softmax_segm_output, softmax_segm_max,
+        softmax_segm_expsum, alibi_slopes, output_scale, sinks, use_alibi_sqrt,
     )
 
 
@@ -109,12 +90,6 @@ def merge_attn_states(
     output_scale as in unified_attention.
     """
     backend('attention', output).merge_attn_states(
-        output,
-        prefix_output,
-        prefix_lse,
-        suffix_output,
-        suffix_lse,
-        output_lse,
-        prefill_tokens_with_context,
-        output_scale,
+        output, prefix_output, prefix_lse, suffix_output, suffix_lse, output_lse, prefill_tokens_with_context,
+        output_scale
     )
