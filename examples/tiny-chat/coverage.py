@@ -1,4 +1,4 @@
-"""Adds conversations in which the assistant writes every token, so that none is left to what training never touched.
+"""Adds conversations in which the assistant writes the rare tokens, so that few are left that training never touched.
 
     python examples/tiny-chat/coverage.py --data data/train.jsonl --tokenizer checkpoint
 

@@ -103,10 +103,6 @@ def evaluation(seed: int, per_task: int, held: bool) -> Iterator[Row]:
             yield several_turns(draw, row) if number % 8 in (3, 6) else row
 
 
-def message_key(row: Row) -> str:
-    return json.dumps([row.messages, row.tools], ensure_ascii=False, sort_keys=True)
-
-
 def write(path: Path, selected: Iterator[Row], scored: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
     with path.open('w', encoding='utf-8') as file:
