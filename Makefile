@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml
 			|| $(PIP) torch==2.13.0; \
 	fi
 	@echo 'Installing swiftlite and what it needs.'
-	@$(PIP) -e '.[dev,plots]'
+	@$(PIP) -e '.[dev,plots,ui]'
 	@touch $@
 
 clean:
