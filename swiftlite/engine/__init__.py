@@ -14,6 +14,8 @@ _WHERE = {
     'LoRARequest': 'request',
     'SamplingParams': 'sampling_params',
     'RequestOutputKind': 'sampling_params',
+    'StructuredOutputsParams': 'structured',
+    'GuidedDecodingParams': 'structured',
     'RequestOutput': 'outputs',
     'CompletionOutput': 'outputs',
     'Logprob': 'outputs',

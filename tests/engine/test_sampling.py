@@ -44,7 +44,7 @@ def one(llm, **params):
         ('n', 10**9, 'between 1 and 16384'),
         ('max_tokens', 0, 'at least 1'),
         ('min_tokens', 17, 'at most max_tokens'),
-        ('logprobs', 21, 'between 0 and 20'),
+        ('logprobs', -2, 'at least 0, or -1'),
         ('presence_penalty', 3, 'between -2 and 2'),
         ('frequency_penalty', -3, 'between -2 and 2'),
         ('repetition_penalty', 0, 'above 0'),
