@@ -31,10 +31,18 @@ class InferArgs(GenerationArgs, DataArgs, RunArgs):
     stream: bool = arg(True, 'print a reply while it is written', group='results')
     save_result: bool = arg(True, 'write the replies to a jsonl file', group='results')
     result_dir: str | None = arg(None, 'folder of that file', group='results', shown='infer_result in the checkpoint')
+    result_path: str | None = arg(
+        None,
+        'that file itself; rows are added to it, and a data set goes on behind the rows that it holds',
+        group='results',
+    )
     verbose: bool | None = arg(None, 'print every row and its reply', group='results', shown='for up to 20 rows')
 
     def check(self) -> None:
         super().check()
         self.fill('dataset_seed', self.seed)
+        if self.result_path is not None and (self.result_dir is not None or not self.save_result):
+            other = '--result_dir' if self.result_dir is not None else '--save_result false'
+            raise UsageError(f'--result_path does not go with {other}: give one of them')
         if self.load_dataset_config and self.ckpt_dir is None:
             raise UsageError('--load_dataset_config needs --ckpt_dir, the checkpoint whose data is meant')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from swiftlite.data.rows import Row
 from swiftlite.data.split import read_split
 from swiftlite.engine.errors import RequestError
-from swiftlite.errors import SwiftliteError
+from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.results import ResultFile, row
-from swiftlite.infer.session import Session
+from swiftlite.infer.session import Session, row_seed
 
 if TYPE_CHECKING:
     from swiftlite.args.infer import InferArgs
@@ -78,11 +79,14 @@ def answer_dataset(args: InferArgs, session: Session, results: ResultFile) -> No
     """Answer every row; rows are written in their order, as soon as all before them are finished."""
     tasks = read_tasks(args, session)
     verbose = len(tasks) <= SHOWN if args.verbose is None else args.verbose
-    start, written, tokens = time.perf_counter(), 0, 0
+    written = answered_before(tasks, results)
+    start, tokens = time.perf_counter(), 0
+    left = range(written, len(tasks))
     with _progress() as bar:
-        progress = bar.add_task('answering', total=len(tasks), speed='')
-        for index, delta in session.answer([task.prompt for task in tasks]):
-            task = tasks[index]
+        progress = bar.add_task('answering', total=len(tasks), completed=written, speed='')
+        seeds = [row_seed(args.seed, index) for index in left]
+        for offset, delta in session.answer([tasks[index].prompt for index in left], seeds=seeds):
+            task = tasks[left[offset]]
             task.response += delta.text
             tokens += len(delta.token_ids)
             if delta.finish_reason is None:
@@ -93,9 +97,25 @@ def answer_dataset(args: InferArgs, session: Session, results: ResultFile) -> No
                 _finish(tasks[written], results, bar.console if verbose else None)
                 written += 1
     seconds = time.perf_counter() - start
-    print(f'{len(tasks)} answers, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)')
+    print(f'{len(left)} answers, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)')
     if results.path is not None:
         print(f'results: {results.path}')
+
+
+def answered_before(tasks: Sequence[Task], results: ResultFile) -> int:
+    """How many rows an earlier run with the same --result_path has answered; UsageError where they are other rows."""
+    rows = results.earlier()
+    for number, found in enumerate(rows, 1):
+        task = tasks[number - 1] if number <= len(tasks) else None
+        response = found.get('response') if isinstance(found, dict) else None
+        if task is None or found != row(task.messages, response or '', task.label, task.tools):
+            raise UsageError(
+                f'--result_path, line {number}: this is no answer to row {number} of the data; '
+                'give the same data again, or a new file'
+            )
+    if rows:
+        print(f'{len(rows)} rows were answered in an earlier run')
+    return len(rows)
 
 
 def _finish(task: Task, results: ResultFile, console: Console | None) -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from swiftlite.errors import SwiftliteError
+from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.resolve import ModelSource
 
 if TYPE_CHECKING:
@@ -36,10 +36,16 @@ def row(messages: list[dict[str, Any]], response: str, label: str | None, tools:
 
 
 class ResultFile:
-    """A file in `folder` named by the time; it is created with the first row. `folder` None writes nothing."""
+    """A file in `folder` named by the time, or `path`, to which rows are added; it is created with the first row.
 
-    def __init__(self, folder: Path | None) -> None:
+    Both None: nothing is written. `path` is given by the user: UsageError where it is no file.
+    """
+
+    def __init__(self, folder: Path | None = None, path: Path | None = None) -> None:
+        if path is not None and path.exists() and not path.is_file():
+            raise UsageError(f"--result_path '{path}' is a folder: name a file in it, such as '{path}/results.jsonl'")
         self._folder = folder
+        self._given = path
         self._stream: TextIO | None = None
         self.path: Path | None = None
 
@@ -50,25 +56,45 @@ class ResultFile:
         if self._stream is not None:
             self._stream.close()
 
+    def earlier(self) -> list[dict[str, Any]]:
+        """The rows that an earlier run left in `path`; half a line at its end, of a run that was killed, is cut off."""
+        if self._given is None or not self._given.exists():
+            return []
+        try:
+            content = self._given.read_bytes()
+            whole = content[: content.rfind(b'\n') + 1]
+            if len(whole) < len(content):
+                with self._given.open('r+b') as stream:
+                    stream.truncate(len(whole))
+            return [json.loads(line) for line in whole.decode('utf-8').split('\n') if line]
+        except ValueError:
+            raise UsageError(f"--result_path '{self._given}' is no file of results: give another name") from None
+        except OSError as error:
+            raise SwiftliteError(f"--result_path '{self._given}' cannot be read: {error.strerror}") from None
+
     def write(self, result: dict[str, Any]) -> None:
         """Append a row, on disk at once."""
-        if self._folder is None:
+        if self._folder is None and self._given is None:
             return
         if self._stream is None:
-            self._open(self._folder)
+            self._open()
         assert self._stream is not None
         self._stream.write(json.dumps(result, ensure_ascii=False) + '\n')
         self._stream.flush()
 
-    def _open(self, folder: Path) -> None:
-        stem = time.strftime('%Y%m%d-%H%M%S')
+    def _open(self) -> None:
+        stem, folder = time.strftime('%Y%m%d-%H%M%S'), self._folder or Path()
         try:
+            if self._given is not None:
+                self._given.parent.mkdir(parents=True, exist_ok=True)
+                self._stream, self.path = self._given.open('a', encoding='utf-8'), self._given
+                return
             folder.mkdir(parents=True, exist_ok=True)
             names = (f'{stem}{suffix}.jsonl' for suffix in ('', *(f'-{n}' for n in range(1, 1000))))
             self.path = next(folder / name for name in names if not (folder / name).exists())
             self._stream = self.path.open('x', encoding='utf-8')
         except OSError as error:
-            raise SwiftliteError(f"results cannot be written to '{folder}': {error.strerror}") from None
+            raise SwiftliteError(f"results cannot be written to '{self._given or folder}': {error.strerror}") from None
 
 
 def _text(message: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""One partner to talk to: an engine in this process, a template, sampling values and at most one adapter."""
+"""One partner to talk to: an engine in this process, a template, sampling values, and an adapter or none."""
 
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from swiftlite.engine.output_processor import RequestState
 from swiftlite.engine.outputs import CompletionOutput
 from swiftlite.engine.request import EngineRequest, LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
-from swiftlite.errors import UsageError
+from swiftlite.errors import UsageError, nearest
 from swiftlite.infer.setup import Setup
 
 if TYPE_CHECKING:
-    from swiftlite.args.infer import InferArgs
+    from swiftlite.args.groups import GenerationArgs
 
 Messages = list[dict[str, Any]]
 Tools = list[dict[str, Any]] | None
@@ -28,24 +29,39 @@ def never() -> bool:
 
 
 class Session:
-    """The model that `setup` describes, ready to answer; `args` holds the sampling values that were typed."""
+    """The model that `setup` describes, ready to answer; `args` holds the sampling values that were typed.
 
-    def __init__(self, setup: Setup, args: InferArgs) -> None:
-        if len(setup.adapters) > 1:
-            raise UsageError(
-                f'infer answers with one adapter, not with {" and ".join(setup.adapters)}: '
-                "use 'swiftlite deploy' for several"
-            )
+    All adapters are loaded; the first answers until `use` names another.
+    """
+
+    def __init__(self, setup: Setup, args: GenerationArgs) -> None:
         self.name = setup.source.name
-        self.lora = next((LoRARequest(name, 1, path) for name, path in setup.adapters.items()), None)
+        self.loras = {name: LoRARequest(name, id, path) for id, (name, path) in enumerate(setup.adapters.items(), 1)}
+        self.lora = next(iter(self.loras.values()), None)
         self._engine = Engine(setup.config)
-        if self.lora is not None:
-            self._engine.add_lora(self.lora)
+        try:
+            for lora in self.loras.values():
+                self._engine.add_lora(lora)
+        except BaseException:
+            self._engine.shutdown()
+            raise
         self._tokenizer = load_tokenizer(self._engine.model_config.tokenizer)
         self.template = setup.template(self._tokenizer)
         self._sampling = sampling(args, setup.defaults)
         self._max_new_tokens = args.max_new_tokens
         self._ids = itertools.count()
+
+    @property
+    def partner(self) -> str:
+        """Who answers, in words."""
+        return f'{self.name} with {self.lora.lora_name}' if self.lora else self.name
+
+    def use(self, name: str | None) -> None:
+        """Answer with the adapter `name` from now on, with the base model for None. UsageError for another name."""
+        if name is not None and name not in self.loras:
+            known = ', '.join(self.loras) or 'none'
+            raise UsageError(f"there is no adapter '{name}': loaded are {known}{nearest(name, self.loras)}")
+        self.lora = self.loras[name] if name is not None else None
 
     @property
     def max_model_len(self) -> int:
@@ -60,26 +76,41 @@ class Session:
             )
         return ids
 
-    def params(self, prompt: Sequence[int]) -> SamplingParams:
-        """Sampling of the answer to `prompt`: at most --max_new_tokens, and what the context has left."""
+    def params(self, prompt: Sequence[int], seed: int | None = None) -> SamplingParams:
+        """Sampling of the answer to `prompt`: at most --max_new_tokens, and what the context has left.
+
+        seed: makes the answer's random numbers its own, whatever was answered before.
+        """
         values = self._sampling | {'stop': [*self._sampling['stop'], *self.template.stop_strings]}
         return SamplingParams(
             **values,
             max_tokens=min(self._max_new_tokens, self.max_model_len - len(prompt)),
             stop_token_ids=list(self.template.stop_token_ids),
+            seed=seed,
         )
 
     def answer(
-        self, prompts: Sequence[list[int]], interrupted: Callable[[], bool] = never
+        self,
+        prompts: Sequence[list[int]],
+        interrupted: Callable[[], bool] = never,
+        seeds: Sequence[int] | None = None,
+        at_once: int | None = None,
     ) -> Iterator[tuple[int, CompletionOutput]]:
-        """(which prompt, what is new in its answer), until all are finished or `interrupted` between two steps."""
+        """(which prompt, what is new in its answer), until all are finished or `interrupted` between two steps.
+
+        seeds: one for each prompt. at_once: so many are in the engine at a time; None: all.
+        """
         running: dict[str, tuple[int, RequestState]] = {}
+        waiting = iter(enumerate(prompts))
         try:
-            for index, prompt in enumerate(prompts):
-                request = EngineRequest(f'infer-{next(self._ids)}', prompt, self.params(prompt), self.lora)
-                self._engine.add_request(request)
-                running[request.request_id] = index, RequestState(request, self._tokenizer)
-            while running and not interrupted():
+            while not interrupted():
+                for index, prompt in itertools.islice(waiting, None if at_once is None else at_once - len(running)):
+                    params = self.params(prompt, seeds[index] if seeds is not None else None)
+                    request = EngineRequest(f'infer-{next(self._ids)}', prompt, params, self.lora)
+                    self._engine.add_request(request)
+                    running[request.request_id] = index, RequestState(request, self._tokenizer)
+                if not running:
+                    break
                 for output in self._engine.step():
                     if output.request_id not in running:
                         continue
@@ -98,7 +129,12 @@ class Session:
         self._engine.shutdown()
 
 
-def sampling(args: InferArgs, defaults: dict[str, Any]) -> dict[str, Any]:
+def row_seed(seed: int, row: int) -> int:
+    """The seed of the answer to a row, so that it is the same however many rows were answered before in this run."""
+    return random.Random(f'{seed}/{row}').getrandbits(63)
+
+
+def sampling(args: GenerationArgs, defaults: dict[str, Any]) -> dict[str, Any]:
     """SamplingParams fields: what was typed, else the checkpoint's; --do_sample false takes the likeliest token."""
     typed = {
         'temperature': args.temperature,

@@ -1,6 +1,7 @@
 """Answers to data sets: the rows, the file, and the same answers as one by one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,28 @@ def test_held_out_rows_of_the_training_data(checkpoint: Path, adapter: Path, tmp
         assert ([r['response'] for r in found] == texts) is same
 
 
+def test_a_run_that_was_cut_off_goes_on(checkpoint: Path, data: str, tmp_path: Path) -> None:
+    """The rows that are there are kept, and the file is that of a run in one go, also where answers are drawn."""
+    options = SETTINGS | {'val_dataset': [data], 'temperature': 1.0, 'verbose': False}
+    for name in ('whole', 'cut'):
+        args = InferArgs(model_id_or_path=str(checkpoint), result_path=str(tmp_path / name), **options)
+        assert run(args) == 0
+    whole = (tmp_path / 'whole').read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / 'cut').write_bytes(b''.join(lines[:7]) + lines[7][:20])
+    assert run(args) == 0
+    assert (tmp_path / 'cut').read_bytes() == whole
+    assert run(args) == 0 and (tmp_path / 'cut').read_bytes() == whole
+    (tmp_path / 'cut').write_bytes(b''.join(lines[1:3]))
+    with pytest.raises(UsageError, match='line 1: this is no answer to row 1'):
+        run(args)
+    (tmp_path / 'cut').write_text('text\n')
+    with pytest.raises(UsageError, match='no file of results'):
+        run(args)
+    with pytest.raises(UsageError, match='is a folder'):
+        run(replace(args, result_path=str(tmp_path)))
+
+
 def test_sampling_values() -> None:
     defaults = {'temperature': 0.7, 'top_p': 0.8}
     assert sampling(InferArgs(model_type='tiny-chat'), defaults) == defaults | {'stop': []}
@@ -135,7 +158,7 @@ def test_result_row_and_file(tmp_path: Path) -> None:
 def test_errors(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     model = {'model_id_or_path': str(checkpoint), **SETTINGS}
     with pytest.raises(UsageError, match='one adapter'):
-        run(InferArgs(lora_modules=[f'a={adapter}', f'b={adapter}'], **model))
+        run(InferArgs(lora_modules=[f'a={adapter}', f'b={adapter}'], val_dataset=['self-cognition'], **model))
     with pytest.raises(SwiftliteError, match='no rows'):
         run(InferArgs(val_dataset=[write(tmp_path / 'empty.jsonl', [])], **model))
     with pytest.raises(SwiftliteError, match='no rows'):

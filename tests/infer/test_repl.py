@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.served import tiny_chat_checkpoint
+from tests.tiny import tiny_adapter
 
 # makes the pseudo-terminal the one that Ctrl-C comes from
 LAUNCH = 'import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])'
@@ -22,10 +23,10 @@ LAUNCH = 'import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); 
 class Terminal:
     """`swiftlite infer …` on a pseudo-terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, state: Path) -> None:
         self.master, slave = pty.openpty()
         command = [sys.executable, '-c', LAUNCH, sys.executable, '-m', 'swiftlite', 'infer', *arguments]
-        env = os.environ | {'OMP_NUM_THREADS': '1', 'TERM': 'dumb'}
+        env = os.environ | {'OMP_NUM_THREADS': '1', 'TERM': 'dumb', 'XDG_STATE_HOME': str(state)}
         ends = {'stdin': slave, 'stdout': slave, 'stderr': slave}
         self.process = subprocess.Popen(command, env=env, start_new_session=True, **ends)
         os.close(slave)
@@ -69,15 +70,24 @@ class Terminal:
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_chat_checkpoint(tmp_path_factory.mktemp('long'), max_position_embeddings=32768)
 
 
-def test_conversation(checkpoint: Path, tmp_path: Path) -> None:
+def test_conversation(long_checkpoint: Path, tmp_path: Path) -> None:
     """History, clear, reset-system, several lines, Ctrl-C, line editing and the file of the conversation."""
-    arguments = ['--model', str(checkpoint), '--template_type', 'tiny-chat', '--temperature', '0.9', '--top_k', '300']
+    arguments = [
+        '--model',
+        str(long_checkpoint),
+        '--template_type',
+        'tiny-chat',
+        '--temperature',
+        '0.9',
+        '--top_k',
+        '300',
+    ]
     arguments += ['--max_new_tokens', '20000', '--result_dir', str(tmp_path)]
-    with Terminal(*arguments) as terminal:
+    with Terminal(*arguments, state=tmp_path / 'state') as terminal:
         terminal.until('Ctrl-C stops an answer.\n<<< ')
         time.sleep(0.3)  # Ctrl-C goes unseen between the prompt and readline's waiting
         terminal.send('\x03')
@@ -124,7 +134,39 @@ def test_exit_and_piped_input(checkpoint: Path, tmp_path: Path) -> None:
     command += ['--save_result', 'false', '--max_new_tokens', '5', '--max_model_len', '64', '--stream', 'false']
     given = 'hi\n' + 'long ' * 40 + '\nexit\nnever\n'
     result = subprocess.run(command, input=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count('<<< ') == 3
-    assert 'the model takes 64 in all' in result.stdout and "'clear' begins anew" in result.stdout
+    assert result.returncode == 1, 'a message was not answered'
+    assert result.stdout.count('\n') == 1 and '<<<' not in result.stdout, 'the answer and nothing else'
+    assert 'the model takes 64 in all' in result.stderr and "'clear' begins anew" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_recall_completion_and_adapters(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
+    """Up brings back what an earlier run read, Tab completes a command, and switch-lora changes who answers."""
+    other = tiny_adapter(tmp_path / 'other', checkpoint, seed=5)
+    arguments = ['--model', str(checkpoint), '--template_type', 'tiny-chat', '--max_new_tokens', '8']
+    arguments += ['--temperature', '0', '--result_path', str(tmp_path / 'talk.jsonl')]
+    with Terminal(*arguments, state=tmp_path / 'state') as terminal:
+        terminal.until('an answer.\n<<< ')
+        terminal.send('hello again\n')
+        terminal.until('<<< ')
+        terminal.send('exit\n')
+        assert terminal.end() == 0
+    arguments += ['--lora_modules', f'one={adapter}', f'two={other}']
+    with Terminal(*arguments, state=tmp_path / 'state') as terminal:
+        assert ' with one' in terminal.until('an answer.\n<<< ')
+        terminal.send('\x1b[A\x1b[A\x01well \n')  # Up over exit, to the start of the line
+        terminal.until('<<< ')
+        for name in ('two', '', 'tow'):
+            terminal.send('sw\t\n')
+            terminal.until('base model. ')
+            terminal.send(f'{name}\n')
+            terminal.until("did you mean 'two'.*\n<<< " if name == 'tow' else 'come from.*\n<<< ')
+            if name != 'tow':
+                terminal.send('clear\nwell hello again\n')
+                terminal.until('forgotten(?s:.)*<<< (?s:.)*<<< ')
+        terminal.send('\x04')
+        assert terminal.end() == 0
+    rows = [json.loads(line) for line in (tmp_path / 'talk.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert [r['query'] for r in rows] == ['hello again', *['well hello again'] * 3]
+    assert len({r['response'] for r in rows[1:]}) == 3, 'one, two and the base model answer differently'
+    assert (tmp_path / 'state' / 'swiftlite' / 'infer_history').stat().st_mode & 0o077 == 0
