@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ..checkpoint.tokenizer import load_tokenizer
@@ -31,6 +31,7 @@ class AsyncEngine:
 
     def __init__(self, config: EngineConfig):
         self.config = config
+        self.on_lora_lost: Callable[[LoRARequest], None] = lambda request: None  # it could not be loaded again
         self.tokenizer: Any = None
         self.model_config: ModelInfo
         self._client: EngineClient
@@ -176,6 +177,7 @@ class AsyncEngine:
                     await self._client.call('add_lora', request)
                 except RequestError as error:
                     self._loras.pop(request.lora_int_id, None)
+                    self.on_lora_lost(request)
                     print(f"Adapter '{request.lora_name}' was not loaded again: {error}", file=sys.stderr, flush=True)
             if self._client.death is not None:
                 raise EngineDeadError(self._client.death)

@@ -25,6 +25,7 @@ class ModelInfo:
     """What the engine process says of the model it loaded."""
 
     max_model_len: int
+    max_num_seqs: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
     dtype: str

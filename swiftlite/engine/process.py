@@ -83,6 +83,7 @@ def main(conn: Connection) -> int:
                 'ready',
                 {
                     'max_model_len': model.max_model_len,
+                    'max_num_seqs': model.max_num_seqs,
                     'vocab_size': model.vocab_size,
                     'eos_token_ids': model.eos_token_ids,
                     'dtype': str(model.dtype).removeprefix('torch.'),
