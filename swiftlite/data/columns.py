@@ -1,7 +1,7 @@
 """The column layouts of fine-tuning data, each turned into messages.
 
 messages [{role, content}] · conversations [{from, value}] (ShareGPT) · instruction/input/output (Alpaca) ·
-query/response, all with optional system, history [[query, response], ...] and tools.
+query/response · question/A/B/…/answer, all with optional system, history [[query, response], ...] and tools.
 """
 
 import json
@@ -23,6 +23,7 @@ ROLES = {
 }
 QUERY = ('query', 'question', 'problem', 'prompt')
 RESPONSE = ('response', 'answer', 'solution', 'target', 'completion')
+LETTERS = ('A', 'B', 'C', 'D', 'E', 'F', 'G', 'H')
 MEDIA = ('images', 'image', 'videos', 'video', 'audios', 'audio')
 LAYOUTS = ('messages', 'conversations', 'instruction', *QUERY)
 
@@ -57,6 +58,8 @@ def to_conversation(record: Any, answered: bool = True) -> Conversation:
             '\n'.join(part for part in parts if part),
             _text(record, 'output') if 'output' in record else None,
         )
+    elif record.get('A') is not None and record.get('B') is not None:
+        messages = _choice(record)
     else:
         query = next((name for name in QUERY if record.get(name) is not None), None)
         response = next((name for name in RESPONSE if record.get(name) is not None), None)
@@ -91,6 +94,25 @@ def _hint(record: Mapping[str, Any], wanted: tuple[str, ...]) -> str:
         if column not in wanted and (hint := nearest(str(column), wanted)):
             return f"; '{column}' is given{hint}"
     return ''
+
+
+def _choice(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A multiple-choice row {question, A, B, …, answer}; the query says under 'choices' which letters there are."""
+    name = next((name for name in QUERY if record.get(name) is not None), None)
+    if name is None:
+        raise RowError("the row has the choices 'A' and 'B', but no 'question'")
+    letters = [letter for letter in LETTERS if record.get(letter) is not None]
+    question = _text(record, name)
+    chinese = any('\u4e00' <= character <= '\u9fff' for character in question)
+    ask = '请直接回答正确选项的字母。' if chinese else 'Answer with the letter of the correct choice alone.'
+    options = [f'{letter}. {record[letter]}' for letter in letters]
+    messages: list[dict[str, Any]] = [
+        {'role': 'user', 'content': '\n'.join([question, *options, ask]), 'choices': letters}
+    ]
+    answer = next((str(record[name]).strip().upper() for name in RESPONSE if record.get(name) is not None), None)
+    if answer is not None and answer not in letters:
+        raise RowError(f'the answer of a multiple-choice row must be one of its letters ({", ".join(letters)})')
+    return [*messages, {'role': 'assistant', 'content': answer}] if answer is not None else messages
 
 
 def _dialogue(record: Mapping[str, Any], query: str, response: str | None) -> list[dict[str, Any]]:
