@@ -17,7 +17,12 @@ class ExportArgs(PromptArgs, CheckpointArgs):
         'swiftlite export --ckpt_dir output/tiny-chat/v0-…/checkpoint-84 --merge_lora true --verify true',
     )
 
-    merge_lora: bool = arg(False, 'write <ckpt_dir>-merged: base + adapter as one model', group='export')
+    merge_lora: bool = arg(
+        False,
+        'write <ckpt_dir>-merged: base + adapter as one model',
+        group='export',
+        aliases=('merge_lora_and_save',),
+    )
     output_dir: str | None = arg(None, 'folder to write', group='export', shown='<ckpt_dir>-merged')
     overwrite: bool = arg(
         False, 'replace the folder if it exists', group='export', aliases=('exist_ok', 'replace_if_exists')

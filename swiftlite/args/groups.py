@@ -1,11 +1,13 @@
 """Fields that several commands share: which model, which data, how the engine runs, how replies are drawn."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from swiftlite.args.fields import Args, arg
 from swiftlite.errors import UsageError
-from swiftlite.registry.resolve import ModelSource, get_template_spec, resolve_model
+from swiftlite.registry.resolve import ModelSource, resolve_model, template_name
+from swiftlite.registry.templates import JINJA
 
 DTYPES = {
     'auto': 'auto',
@@ -68,6 +70,12 @@ class PromptArgs(Args):
         aliases=('template',),
         shown="the model's",
     )
+    chat_template: str | None = arg(
+        None,
+        'prompt format as Jinja text, or a file of it, in place of --template_type',
+        group='model',
+        shown="the model's",
+    )
     system: str | None = arg(
         None,
         "system prompt of conversations that bring none; '' for no system turn",
@@ -83,14 +91,17 @@ class PromptArgs(Args):
 
     def check(self) -> None:
         super().check()
-        if self.template_type is not None and self.template_type.lower() == 'auto':
-            object.__setattr__(self, 'template_type', None)
-        if self.template_type is not None:
-            object.__setattr__(self, 'template_type', get_template_spec(self.template_type).name)
+        object.__setattr__(self, 'template_type', template_name(self.template_type))
+        if self.chat_template is not None:
+            if self.template_type not in (None, JINJA):
+                raise UsageError(f"--chat_template stands in place of --template_type '{self.template_type}': give one")
+            object.__setattr__(self, 'chat_template', jinja_text(self.chat_template))
 
     def template_options(self) -> dict[str, Any]:
-        """Keyword arguments of ``get_template``: the system prompt and thinking, where they were given."""
+        """Keyword arguments of ``get_template``: Jinja text, the system prompt and thinking, where they were given."""
         options: dict[str, Any] = {} if self.system is None else {'default_system': self.system or None}
+        if self.chat_template is not None:
+            options['chat_template'] = self.chat_template
         return options if self.enable_thinking is None else {**options, 'enable_thinking': self.enable_thinking}
 
 
@@ -115,9 +126,16 @@ class DataArgs(Args):
         [],
         "data sets and files (jsonl, json, csv), each with an optional '#N' for N random rows",
         group='data',
+        aliases=('custom_train_dataset_path',),
         split=',',
     )
-    val_dataset: list[str] = arg([], 'held-out data, in place of a part of --dataset', group='data', split=',')
+    val_dataset: list[str] = arg(
+        [],
+        'held-out data, in place of a part of --dataset',
+        group='data',
+        aliases=('custom_val_dataset_path',),
+        split=',',
+    )
     dataset_test_ratio: float = arg(
         0.01,
         'share of --dataset that is held out when there is no --val_dataset',
@@ -131,6 +149,27 @@ class DataArgs(Args):
         None, 'name the model gives itself with self-cognition: Chinese and English, or one for both', group='data'
     )
     model_author: list[str] | None = arg(None, 'who made it: Chinese and English, or one for both', group='data')
+    self_cognition_sample: int = arg(0, 'the same as self-cognition#N on --dataset', group='data', low=0)
+    train_dataset_sample: int = arg(-1, 'the same as #N behind the one --dataset; -1: all', group='data', low=-1)
+
+    def check(self) -> None:
+        super().check()
+        dataset = list(self.dataset)
+        if self.train_dataset_sample >= 0:
+            if len(dataset) != 1:
+                raise UsageError(
+                    f'--train_dataset_sample draws from one data set, not from {len(dataset)}: '
+                    'write the number behind each, my.jsonl#1000'
+                )
+            source, _, number = dataset[0].rpartition('#')
+            several = bool(source) and number.isdigit()
+            dataset = [f'{source if several else dataset[0]}#{self.train_dataset_sample}']
+        if self.self_cognition_sample:
+            dataset = [spec for spec in dataset if spec.partition('#')[0] != 'self-cognition']
+            dataset.append(f'self-cognition#{self.self_cognition_sample}')
+        # both are settled now, and must not count again in a copy
+        for name, value in (('dataset', dataset), ('train_dataset_sample', -1), ('self_cognition_sample', 0)):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +177,7 @@ class EngineArgs(Args):
     """How the engine runs; vLLM's names."""
 
     tensor_parallel_size: int = arg(
-        1, 'devices that share the model', group='engine', aliases=('vllm_tensor_parallel_size', '-tp'), low=1
+        1, 'devices that share the model', group='engine', aliases=('vllm_tensor_parallel_size', 'tp', '-tp'), low=1
     )
     gpu_memory_utilization: float = arg(
         0.9,
@@ -167,8 +206,13 @@ class EngineArgs(Args):
     max_num_batched_tokens: int | None = arg(None, 'tokens in one step', group='engine', low=1)
     block_size: int = arg(16, 'tokens in a block of the KV cache', group='engine', low=1)
     num_gpu_blocks_override: int | None = arg(None, 'blocks of the KV cache', group='engine', low=1, shown='what fits')
-    enable_prefix_caching: bool = arg(True, 'reuse what prompts have in common', group='engine')
+    enable_prefix_caching: bool = arg(
+        True, 'reuse what prompts have in common', group='engine', aliases=('vllm_enable_prefix_caching',)
+    )
     enforce_eager: bool = arg(False, 'no CUDA graphs', group='engine', aliases=('vllm_enforce_eager',))
+    max_logprobs: int = arg(
+        20, 'most log probabilities a token that a request may ask for; -1: all', group='engine', low=-1
+    )
     load_format: str = arg(
         'auto', 'auto, or dummy for random weights', group='engine', choices=('auto', 'safetensors', 'dummy')
     )
@@ -247,3 +291,17 @@ class GenerationArgs(Args):
         None, 'above 1: less of what was said', group='generation', low=0.01, shown="the checkpoint's"
     )
     stop_words: list[str] = arg([], 'texts that end a reply', group='generation')
+
+
+def jinja_text(given: str) -> str:
+    """The Jinja text that ``--chat_template`` means: a file's, or the text itself. UsageError for no such file."""
+    if '{' in given or '\n' in given:
+        return given
+    try:
+        return Path(given).expanduser().read_text(encoding='utf-8')
+    except UnicodeDecodeError:
+        raise UsageError(f"--chat_template '{given}' is not UTF-8 text") from None
+    except OSError as error:
+        raise UsageError(
+            f"--chat_template '{given}' is no Jinja text and no file that can be read: {error.strerror}"
+        ) from None

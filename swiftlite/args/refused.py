@@ -1,164 +1,242 @@
-"""Known flags of ms-swift and vLLM that are no fields: refused with the reason, or needless and named in a notice."""
+"""What becomes of ms-swift's flags (2.6, with names of 3.x and 4.x) and vLLM's that are no fields of a command."""
 
-LATER = 'this version has no such feature'
+from dataclasses import fields
+
+from swiftlite.args.fields import Args
+from swiftlite.registry.known_flags import Known, needless, refused, table
+from swiftlite.registry.vllm_flags import BY_ITSELF, CACHE, ENGINE, LATER, NO_CODE, ONE_ENGINE, SERVER, TEXT
+
+UPLOAD = f"{LATER}: upload the folder with the hub's own client"
+QLORA = f'{LATER}: models are trained and run in bf16, fp16 or fp32'
+TUNERS = f'{LATER}: --sft_type is lora or full'
+SPREAD = f'{LATER}: several GPUs train data-parallel, with NPROC_PER_NODE'
+IN_MEMORY = f'{LATER}: data sets are read into memory'
 MERGE_ONLY = f'{LATER}: export merges a LoRA only'
+ADAPTER_LAYERS = f'{LATER}: only linear layers get an adapter'
+OPTIMIZER = f'{LATER}: the optimizer is AdamW'
+NUMBER = 'write the number behind the data set: my.jsonl#1000'
+DTYPE = 'use --dtype bf16, fp16 or fp32'
+NO_TEXT = 'no text is generated here'
+NO_ENGINE = 'a merge runs on the CPU, one tensor at a time, without the engine'
 
-# for every command
-ANY: dict[str, str] = {
-    'custom_register_path': 'no code is loaded from outside: give --model_type and --template_type',
-    'custom_dataset_info': 'give the files themselves on --dataset',
-    'rope_scaling': "the context length is the one in the model's config",
-    'model_kwargs': 'the model is built from its config alone',
-    'quantization_bit': f'{LATER}: models are trained and run in bf16, fp16 or fp32',
-    'quantization_config': f'{LATER}: models are trained and run in bf16, fp16 or fp32',
-    'bnb_4bit_quant_type': f'{LATER}: models are trained and run in bf16, fp16 or fp32',
-    'bnb_4bit_comp_dtype': f'{LATER}: models are trained and run in bf16, fp16 or fp32',
-    'quant_method': MERGE_ONLY,
-    'quant_bits': MERGE_ONLY,
-    'tools_prompt': "tools are written as the checkpoint's own chat template writes them",
-    'push_to_hub': f"{LATER}: upload the output folder with the hub's own client",
-    'hub_model_id': f"{LATER}: upload the output folder with the hub's own client",
-    'hub_token': f"{LATER}: log in with the hub's own client",
-    'use_hf': 'set the environment variable USE_HF=1 instead',
-    'custom_train_dataset_path': 'give the file on --dataset',
-    'custom_val_dataset_path': 'give the file on --val_dataset',
+# ms-swift's, for every command
+ANY = table(
+    needless(
+        BY_ITSELF,
+        'use_flash_attn attn_impl device_map device_map_config device_map_config_path ddp_timeout',
+    ),
+    needless('weights are always written as safetensors', 'save_safetensors safe_serialization'),
+    needless('an unknown flag is always an error', 'ignore_args_error'),
+    needless('every row is checked, and what is dropped is counted', 'check_dataset_strategy strict'),
+    needless('the version that is named is the version that is used', 'check_model_is_latest download_mode'),
+    refused(NO_CODE, 'external_plugins local_repo_path'),
+    refused(f'{NO_CODE}: give --model_type and --template_type', 'custom_register_path'),
+    refused('give the files themselves on --dataset', 'custom_dataset_info'),
+    refused("the model is the one that its checkpoint's config describes", 'rope_scaling model_kwargs'),
+    refused(QLORA, 'quantization_bit bnb_4bit_comp_dtype=auto bnb_4bit_quant_type=nf4 bnb_4bit_use_double_quant=true'),
+    refused(QLORA, 'bnb_4bit_quant_storage hqq_axis hqq_dynamic_config_path quantization_config quant_bits'),
+    refused(QLORA, 'quant_method bnb_4bit_compute_dtype'),
+    refused("tools are written as the checkpoint's own chat template writes them", 'tools_prompt=react_en'),
+    refused("tools are written as the checkpoint's own chat template writes them", 'agent_template'),
+    refused(UPLOAD, 'push_to_hub hub_model_id hub_token hub_private_repo hub_strategy=every_save push_hub_strategy'),
+    refused('set the environment variable USE_HF=1 instead', 'use_hf'),
+    refused(CACHE, 'model_cache_dir'),
+    refused('the devices are those of CUDA_VISIBLE_DEVICES, filled evenly', 'device_max_memory max_memory'),
+    refused(TEXT, 'rescale_image=-1 max_pixels norm_bbox'),
+    refused(f'{LATER}: added tokens would need trained embeddings', 'new_special_tokens'),
+    refused(f'{LATER}: models are language models', 'task_type=causal_lm num_labels problem_type'),
+    refused(DTYPE, 'bf16 fp16'),
+)
+
+SFT = table(
+    ANY,
+    needless('all rows are encoded before the training starts', 'lazy_tokenize'),
+    needless(
+        BY_ITSELF,
+        """preprocess_num_proc dataset_num_proc dataloader_num_workers dataloader_pin_memory
+        dataloader_persistent_workers dataloader_prefetch_factor ddp_backend ddp_find_unused_parameters
+        ddp_broadcast_buffers save_on_each_node model_layer_cls_name vit_use_gc torch_empty_cache_steps""",
+    ),
+    needless(NO_CODE, 'trust_remote_code'),
+    needless('adapters are those of peft', 'tuner_backend=peft|swift'),
+    needless('training runs in transformers', 'train_backend=transformers'),
+    needless('the progress bar shows in a terminal only', 'disable_tqdm logging_first_step'),
+    needless('a checkpoint holds what is needed to resume', 'save_only_model only_save_model'),
+    needless('tokens are counted always', 'include_num_input_tokens_seen'),
+    needless(NO_TEXT, 'max_new_tokens do_sample temperature top_k top_p repetition_penalty num_beams infer_backend'),
+    needless('every column of a row is used or named', 'remove_unused_columns columns'),
+    refused(
+        TUNERS,
+        """boft_block_size=4 boft_block_num boft_n_butterfly_factor=1 boft_dropout=0.0 boft_target_modules
+        boft_modules_to_save vera_rank=256 vera_projection_prng_key vera_dropout=0.0 vera_d_initial=0.1
+        vera_target_modules vera_modules_to_save fourier_n_frequency=2000 fourier_scaling=300.0 adapter_act=gelu
+        adapter_length=128 adalora_target_r=8 adalora_init_r=12 adalora_tinit adalora_tfinal adalora_deltat=1
+        adalora_beta1=0.85 adalora_beta2=0.85 adalora_orth_reg_weight=0.5 ia3_feedforward_modules ia3_target_modules
+        ia3_modules_to_save llamapro_num_new_blocks=4 llamapro_num_groups lisa_activated_layers lisa_step_interval=20
+        reft_layer_key reft_layers reft_rank=4 reft_intervention_type=loreftintervention reft_args
+        use_galore galore_target_modules galore_rank=128 galore_update_proj_gap=50 galore_scale=1.0
+        galore_proj_type=std galore_optim_per_parameter galore_with_embedding galore_quantization galore_proj_quant
+        galore_proj_bits=4 galore_proj_group_size=256 galore_cos_threshold=0.4 galore_gamma_proj=2
+        galore_queue_size=5""",
+    ),
+    refused(TEXT, 'freeze_vit freeze_aligner vit_lr aligner_lr vit_gradient_checkpointing'),
+    refused(
+        f'{LATER}: every weight is trained, or none but the adapter',
+        """freeze_parameters freeze_parameters_ratio=0.0 additional_trainable_parameters freeze_llm
+        trainable_parameters""",
+    ),
+    refused(ADAPTER_LAYERS, 'modules_to_save lora_modules_to_save'),
+    refused(f'{LATER}: biases stay as they are', 'lora_bias_trainable=none lora_bias=none'),
+    refused('name the layers with --lora_target_modules', 'target_regex lora_target_regex'),
+    refused('adapter weights are fp32 while they are trained', 'lora_dtype=auto|fp32|float32'),
+    refused(f'{LATER}: A and B have one learning rate', 'lora_lr_ratio lorap_lr_ratio'),
+    refused(f'{LATER}: a DoRA adapter could not be served', 'use_dora'),
+    refused(
+        f'{LATER}: A starts at random and B at zero, so that the base model keeps its weights',
+        'init_lora_weights=true init_weights=true',
+    ),
+    refused(
+        LATER,
+        """neftune_noise_alpha neftune_alpha neftune_backend packing padding_free packing_cache packing_length
+        use_liger use_liger_kernel resume_only_model metric_warmup_step early_stop early_stop_interval loss_name
+        loss_type ref_model_type full_determinism ignore_data_skip auto_find_batch_size test_oom_error
+        acc_steps=1 gpu_memory_fraction sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr
+        create_checkpoint_symlink response_prefix cached_dataset""",
+    ),
+    refused('the loss is a mean over tokens', 'average_tokens_across_devices=true'),
+    refused(IN_MEMORY, 'streaming streaming_val_size streaming_buffer_size=16384 shuffle_buffer_size=1000'),
+    refused('training data is always drawn in a random order', 'dataset_shuffle=true train_dataloader_shuffle=true'),
+    refused('held-out data keeps its order', 'val_dataset_shuffle'),
+    refused(
+        'give --dataset several names and files: a.jsonl#1000 b.jsonl',
+        'train_dataset_mix_ratio=0.0 train_dataset_mix_ds=ms-bench interleave_prob',
+    ),
+    refused('write the number behind the data set: --val_dataset my.jsonl#100', 'val_dataset_sample=-1'),
+    refused(SPREAD, 'deepspeed deepspeed_config_path fsdp fsdp_config fsdp_num=1 tp=1 pp=1 zero_hpz_partition_size'),
+    refused(OPTIMIZER, 'optim=adamw_torch|adamw_torch_fused optimizer lr_scheduler_kwargs'),
+    refused(
+        'every assistant turn carries the loss, but those that say "loss": false',
+        'use_loss_scale loss_scale=default loss_scale_config_path=default',
+    ),
+    refused('every batch is used', 'dataloader_drop_last'),
+    refused(
+        'losses and checkpoints come every --eval_steps and --save_steps',
+        'evaluation_strategy=steps eval_strategy=steps save_strategy=steps eval_on_start',
+    ),
+    refused('TensorBoard files are in runs/ of the output folder', 'logging_dir'),
+    refused('run swiftlite infer --load_dataset_config true on the checkpoint', 'predict_with_generate'),
+    refused('run swiftlite export --merge_lora true on the checkpoint', 'merge_lora merge_lora_and_save'),
+    refused(
+        'name the model with --model_type or --model_id_or_path; --resume_from_checkpoint goes on with a run',
+        'ckpt_dir adapters load_args',
+    ),
+)
+
+# for the commands that run a model
+RUN = table(
+    ANY,
+    ENGINE,
+    needless(ONE_ENGINE, 'infer_backend=auto|vllm|pt|lmdeploy|transformers|sglang|swiftlite vllm_use_async_engine'),
+    needless('adapters are served whenever there are any', 'vllm_enable_lora'),
+    needless('models run on the GPU where there is one', 'device=auto|cuda|cpu|gpu'),
+    needless('it is read from the checkpoint', 'sft_type train_type tuner_type'),
+    needless(BY_ITSELF, 'merge_device_map vllm_disable_custom_all_reduce vllm_disable_cascade_attn max_batch_size'),
+    refused(f'{LATER}: one reply is drawn at a time', 'num_beams=1'),
+    refused('a prompt is never cut: one that is too long is refused', 'max_length=-1 truncation_strategy=delete'),
+    refused('give --temperature, --top_k, --top_p and --repetition_penalty', 'overwrite_generation_config'),
+    refused('use --gpu_memory_utilization', 'cache_max_entry_count=0.8 lmdeploy_cache_max_entry_count=0.8'),
+    refused('use --max_model_len', 'lmdeploy_session_len'),
+    refused(f'{LATER}: the cache has the dtype of the weights', 'quant_policy lmdeploy_quant_policy'),
+    refused(TEXT, 'vision_batch_size=1 lmdeploy_vision_batch_size=1 vllm_limit_mm_per_prompt'),
+    refused('several GPUs share a model by --tensor_parallel_size', 'vllm_pipeline_parallel_size=1'),
+    refused('several GPUs share a model by --tensor_parallel_size', 'vllm_data_parallel_size=1'),
+    refused(f'{LATER}: weights are bf16, fp16 or fp32', 'vllm_quantization'),
+)
+
+DATA_ONLY = refused(
+    'run swiftlite infer to answer a data set',
+    """dataset val_dataset load_dataset_config load_data_args dataset_seed dataset_test_ratio=0.01
+    split_dataset_ratio model_name model_author show_dataset_sample=-1 self_cognition_sample train_dataset_sample=-1
+    val_dataset_sample custom_train_dataset_path custom_val_dataset_path""",
+)
+CHAT_ONLY = table(
+    needless('this is no terminal', 'eval_human stream verbose'),
+    refused('run swiftlite infer to write replies to a file', 'save_result result_dir result_path'),
+)
+
+# ms-swift's export takes infer's flags: what is about running the model means nothing to a merge
+EXPORT = table(
+    {name: Known(NO_ENGINE, True) for name in RUN},
+    ANY,
+    needless(
+        NO_ENGINE,
+        """seed tensor_parallel_size gpu_memory_utilization max_model_len max_num_seqs max_num_batched_tokens
+        enforce_eager tp max_logprobs vllm_max_lora_rank max_lora_rank max_loras vllm_gpu_memory_utilization vllm_max_model_len
+        vllm_max_num_seqs vllm_enforce_eager vllm_tensor_parallel_size""",
+    ),
+    needless(
+        NO_TEXT,
+        """max_new_tokens do_sample temperature top_k top_p repetition_penalty num_beams stop_words stream
+        verbose eval_human save_result result_dir max_length truncation_strategy""",
+    ),
+    needless('the merged weights have the dtype of the base model', 'dtype torch_dtype'),
+    refused('export merges the LoRA in --ckpt_dir', 'lora_modules vllm_lora_modules'),
+    refused(
+        MERGE_ONLY,
+        """quant_bits quant_method=awq quant_n_samples=256 quant_seqlen=2048 max_length=-1 quant_device_map
+        quant_output_dir quant_batch_size=1 dataset val_dataset to_peft_format to_ollama ollama_output_dir gguf_file
+        to_megatron to_hf to_mcore megatron_output_dir hf_output_dir pp=1 load_dataset_config load_data_args
+        dataset_seed dataset_test_ratio=0.01 split_dataset_ratio model_name model_author show_dataset_sample=-1
+        self_cognition_sample train_dataset_sample=-1 val_dataset_sample custom_train_dataset_path
+        custom_val_dataset_path""",
+    ),
+    refused(UPLOAD, 'commit_message'),
+)
+
+DEPLOY = table(
+    RUN,
+    SERVER,
+    DATA_ONLY,
+    CHAT_ONLY,
+    needless('each request says whether it streams', 'stream'),
+    refused("a request says how it is sampled; the defaults are the checkpoint's", 'temperature top_k top_p'),
+    refused("a request says how it is sampled; the defaults are the checkpoint's", 'repetition_penalty do_sample'),
+    refused('a request names its own stop texts', 'stop_words'),
+    needless('max_tokens of a request counts, else all that the context has left', 'max_new_tokens max_tokens'),
+)
+APP_UI = table(
+    RUN,
+    DATA_ONLY,
+    CHAT_ONLY,
+    needless('replies are always shown while they are written', 'stream'),
+)
+BENCH = table(
+    RUN,
+    refused('measure the model itself, with --model_type or --model_id_or_path', 'ckpt_dir adapters'),
+    refused('measure the merged checkpoint itself, with --model_id_or_path', 'merge_lora'),
+)
+EVAL = table(
+    RUN,
+    needless('every row and its scores are written', 'save_result stream verbose eval_human'),
+    needless('swiftlite measures by itself', 'eval_backend=native'),
+    needless(BY_ITSELF, 'eval_nproc deploy_timeout'),
+    refused('give the files on --eval_dataset: no data set is downloaded', 'eval_few_shot'),
+    refused('use --eval_limit', 'show_dataset_sample=-1 val_dataset_sample=-1'),
+    refused('use --eval_output_dir', 'result_dir result_path'),
+)
+
+TABLES: dict[str, dict[str, Known]] = {
+    'sft': SFT,
+    'export': EXPORT,
+    'infer': RUN,
+    'app-ui': APP_UI,
+    'deploy': DEPLOY,
+    'eval': EVAL,
+    'bench': BENCH,
 }
 
-SFT: dict[str, str] = {
-    'train_dataset_sample': 'write the number behind the data set: --dataset my.jsonl#1000',
-    'self_cognition_sample': 'write --dataset self-cognition#500',
-    'packing': LATER,
-    'streaming': f'{LATER}: data sets are read into memory',
-    'packing_cache': LATER,
-    'lora_lr_ratio': f'{LATER}: A and B have one learning rate',
-    'use_dora': f'{LATER}: a DoRA adapter could not be served',
-    'init_lora_weights': f'{LATER}: A starts at random and B at zero, so that the base model keeps its weights',
-    'lora_modules_to_save': f'{LATER}: only linear layers get an adapter',
-    'modules_to_save': f'{LATER}: only linear layers get an adapter',
-    'lora_bias_trainable': f'{LATER}: biases stay as they are',
-    'target_regex': 'name the layers with --lora_target_modules',
-    'neftune_noise_alpha': LATER,
-    'freeze_parameters': LATER,
-    'deepspeed': f'{LATER}: several GPUs train data-parallel, with NPROC_PER_NODE',
-    'fsdp': f'{LATER}: several GPUs train data-parallel, with NPROC_PER_NODE',
-    'sequence_parallel_size': LATER,
-    'use_liger': LATER,
-    'use_galore': LATER,
-    'optim': f'{LATER}: the optimizer is AdamW',
-    'loss_scale': 'every assistant turn carries the loss, but those that say "loss": false',
-    'ref_model_type': LATER,
-    'resume_only_model': LATER,
-    'acc_strategy': LATER,
-    'metric_warmup_step': LATER,
-    'early_stop': LATER,
-    'predict_with_generate': 'run swiftlite infer --load_dataset_config true on the checkpoint',
-    'merge_lora': 'run swiftlite export --merge_lora true on the checkpoint',
-    'merge_lora_and_save': 'run swiftlite export --merge_lora true on the checkpoint',
-    'ckpt_dir': 'name the model with --model_type or --model_id_or_path; --resume_from_checkpoint goes on with a run',
-}
 
-RUN: dict[str, str] = {
-    'num_beams': f'{LATER}: one reply is drawn at a time',
-    'chat_template': 'the template is known from the model: --template_type picks another',
-    'limit_mm_per_prompt': f'{LATER}: models read text',
-    'quantization': f'{LATER}: weights are bf16, fp16 or fp32',
-    'kv_cache_dtype': f'{LATER}: the cache has the dtype of the weights',
-    'pipeline_parallel_size': f'{LATER}: use --tensor_parallel_size',
-    'data_parallel_size': f'{LATER}: use --tensor_parallel_size',
-    'speculative_config': LATER,
-    'speculative_model': LATER,
-    'ssl_ca_certs': LATER,
-    'root_path': LATER,
-    'tool_call_parser': 'the parser is the one of --template_type',
-    'reasoning_parser': LATER,
-    'guided_decoding_backend': LATER,
-}
-
-REFUSED: dict[str, dict[str, str]] = {
-    'sft': {**ANY, **SFT},
-    'export': {
-        **ANY,
-        **dict.fromkeys(('quant_n_samples', 'quant_seqlen', 'quant_batch_size', 'quant_device_map'), MERGE_ONLY),
-        **dict.fromkeys(('quant_output_dir', 'dataset', 'to_peft_format', 'to_ollama', 'to_mcore'), MERGE_ONLY),
-    },
-    'infer': {**ANY, **RUN},
-    'deploy': {**ANY, **RUN, 'dataset': 'run swiftlite infer to answer a data set'},
-    'bench': {
-        **ANY,
-        **RUN,
-        'ckpt_dir': 'measure the model itself, with --model_type or --model_id_or_path',
-        'merge_lora': 'measure the merged checkpoint itself, with --model_id_or_path',
-    },
-}
-
-# the value of a refused flag that asks for what swiftlite does anyway; for all: false, 0, none
-OFF: dict[str, str] = {
-    'num_beams': '1',
-    'sequence_parallel_size': '1',
-    'pipeline_parallel_size': '1',
-    'data_parallel_size': '1',
-    'init_lora_weights': 'true',
-    'optim': 'adamw_torch',
-    'kv_cache_dtype': 'auto',
-}
-ALWAYS_OFF = ('false', '0', 'none', 'null')
-
-ONE_ENGINE = "there is one engine, swiftlite's own"
-BY_ITSELF = 'swiftlite chooses by itself'
-
-# flags that ask for nothing that matters here; accepted, with one notice
-NEEDLESS: dict[str, dict[str, str]] = {
-    'sft': {
-        'use_flash_attn': BY_ITSELF,
-        'attn_impl': BY_ITSELF,
-        'lazy_tokenize': 'all rows are encoded before the training starts',
-        'preprocess_num_proc': BY_ITSELF,
-        'dataset_num_proc': BY_ITSELF,
-        'dataloader_num_workers': BY_ITSELF,
-        'dataloader_pin_memory': BY_ITSELF,
-        'ddp_backend': BY_ITSELF,
-        'ddp_find_unused_parameters': BY_ITSELF,
-        'ignore_args_error': 'an unknown flag is always an error',
-        'check_dataset_strategy': 'every row is checked, and what is dropped is counted',
-        'trust_remote_code': 'no code is loaded from outside',
-        'tuner_backend': 'adapters are those of peft',
-        'disable_tqdm': 'the progress bar shows in a terminal only',
-        'save_only_model': 'a checkpoint holds what is needed to resume',
-        'save_on_each_node': BY_ITSELF,
-        'model_layer_cls_name': BY_ITSELF,
-    },
-    'export': {
-        'use_flash_attn': BY_ITSELF,
-        'merge_device_map': 'a merge runs on the CPU, one tensor at a time',
-        'device_map': 'a merge runs on the CPU, one tensor at a time',
-        'safe_serialization': 'weights are always written as safetensors',
-        'trust_remote_code': 'no code is loaded from outside',
-        'infer_backend': ONE_ENGINE,
-    },
-}
-RUNTIME: dict[str, str] = {
-    'infer_backend': ONE_ENGINE,
-    'use_flash_attn': BY_ITSELF,
-    'attn_impl': BY_ITSELF,
-    'vllm_enable_lora': 'adapters are served whenever there are any',
-    'disable_custom_all_reduce': BY_ITSELF,
-    'trust_remote_code': 'no code is loaded from outside',
-    'swap_space': 'nothing is swapped: a preempted request is computed again',
-    'cpu_offload_gb': 'nothing is offloaded',
-    'worker_use_ray': ONE_ENGINE,
-    'engine_use_ray': ONE_ENGINE,
-    'distributed_executor_backend': ONE_ENGINE,
-    'enable_chunked_prefill': 'prompts are always read in chunks',
-    'disable_log_requests': 'use --verbose false',
-    'disable_log_stats': 'use --log_interval 0',
-    'enable_log_requests': 'use --verbose true',
-    'uvicorn_log_level': 'use --verbose and --log_interval',
-    'max_cpu_loras': BY_ITSELF,
-    'enable_auto_tool_choice': 'tool calls are always read from replies when tools are given',
-    'max_seq_len_to_capture': BY_ITSELF,
-    'num_scheduler_steps': BY_ITSELF,
-    'device': BY_ITSELF,
-    'device_map': BY_ITSELF,
-    'safe_serialization': 'inference writes no weights',
-}
-NEEDLESS['infer'] = NEEDLESS['deploy'] = NEEDLESS['bench'] = RUNTIME
+def known_flags(command: str, cls: type[Args]) -> dict[str, Known]:
+    """What becomes of each flag of another tool that `cls`, the class of `command`, has no field or alias for."""
+    own = {name.lstrip('-').replace('-', '_') for f in fields(cls) for name in (f.name, *f.metadata['aliases'])}
+    return {name: row for name, row in TABLES.get(command, {}).items() if name not in own}

@@ -87,8 +87,10 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
     weight_decay: float = arg(0.1, 'weight decay of AdamW', group='training', low=0)
     adam_beta1: float = arg(0.9, 'beta1 of AdamW', group='training', low=0, high=0.9999)
     adam_beta2: float = arg(0.95, 'beta2 of AdamW', group='training', low=0, high=0.9999)
+    adam_epsilon: float = arg(1e-8, 'epsilon of AdamW', group='training', low=0)
     lr_scheduler_type: str = arg('cosine', f'one of {", ".join(SCHEDULES)}', group='training', choices=SCHEDULES)
     warmup_ratio: float = arg(0.05, 'share of the steps in which the rate rises', group='training', low=0, high=1)
+    warmup_steps: int = arg(0, 'the same in steps; above 0 it counts instead', group='training', low=0)
     max_grad_norm: float = arg(1.0, 'gradients are scaled down to this norm', group='training', low=0)
     gradient_checkpointing: bool | None = arg(
         None, 'keep less in memory and compute it again', group='training', shown='from 1B parameters on a GPU'

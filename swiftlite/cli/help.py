@@ -5,10 +5,9 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 from swiftlite.args.fields import Args
-from swiftlite.cli.parse import Flag, flags
+from swiftlite.cli.parse import KINDS, Flag, flags
 
 LEFT = 32  # columns of the flags
-KINDS = {int: 'N', float: 'X', str: 'TEXT', bool: 'true|false', dict: 'JSON'}
 
 
 def overview(commands: Mapping[str, str]) -> str:
@@ -56,10 +55,7 @@ def _left(flag: Flag) -> str:
 
 
 def _right(flag: Flag) -> str:
-    default = flag.metadata['shown']
-    if default is None and flag.default not in (None, []):
-        default = ' '.join(flag.default) if flag.is_list else str(flag.default)
-        default = default.lower() if flag.kind is bool else default
+    default = flag.metadata['shown'] or flag.shown_default()
     text = flag.metadata['help'] + (f' [{default}]' if default is not None else '')
     also = [alias if alias.startswith('-') else f'--{alias}' for alias in flag.metadata['aliases']]
     return f'{text} (also {", ".join(also)})' if also else text

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import Any, TypeVar
 
 from swiftlite.args.checkpoint import recover
 from swiftlite.args.fields import Args
-from swiftlite.args.refused import ALWAYS_OFF, NEEDLESS, OFF, REFUSED
+from swiftlite.args.refused import TABLES, known_flags
 from swiftlite.errors import UsageError, nearest
+from swiftlite.registry.vllm_flags import SHORT
 
 A = TypeVar('A', bound=Args)
 TRUE, FALSE, NONE = ('true', 'yes', '1', 'on'), ('false', 'no', '0', 'off'), ('none', 'null', '~')
+KINDS = {int: 'N', float: 'X', str: 'TEXT', bool: 'true|false', dict: 'JSON'}  # what --help calls a value
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +37,13 @@ class Flag:
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.metadata['aliases'])
 
+    def shown_default(self) -> str | None:
+        """The default as it would be typed; None where there is none."""
+        if self.default in (None, []):
+            return None
+        text = ' '.join(self.default) if self.is_list else str(self.default)
+        return text.lower() if self.kind is bool else text
+
 
 def flags(cls: type[Args]) -> list[Flag]:
     """The flags of a command, in the order of its fields."""
@@ -48,14 +58,19 @@ def parse(cls: type[A], argv: Sequence[str], command: str) -> A:
     (one sentence, with the nearest flag) for anything that is not understood.
     """
     words = list(argv)
-    if words and words[0].endswith(('.yaml', '.yml', '.json')) and Path(words[0]).is_file():
+    if words and is_config(words[0]):
         words.insert(0, '--config')
     table = flags(cls)
-    typed, config = _read(table, _split(table, words), command)
+    typed, config = _read(cls, _split(table, words, command), command)
     values: dict[str, Any] = {}
     for file in config:
-        values |= _read_config(table, file, command)
+        values |= _read_config(cls, file, command)
     return cls(**recover(cls, values | typed))
+
+
+def is_config(word: str) -> bool:
+    """Whether a first word without a flag is a file for ``--config``."""
+    return word.endswith(('.yaml', '.yml', '.json')) and not word.startswith('-')
 
 
 def coerce(flag: Flag, texts: Sequence[str]) -> Any:
@@ -90,9 +105,10 @@ def _flag(name: str, hint: Any, field: Any) -> Flag:
     return Flag(name, hint, is_list, optional, field.metadata, default)
 
 
-def _split(table: Iterable[Flag], words: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _split(table: Iterable[Flag], words: Sequence[str], command: str) -> list[tuple[str, list[str]]]:
     """(flag as typed, its values) pairs. A value that starts with ``--`` is written ``--flag=--value``."""
     short = {alias for flag in table for alias in flag.metadata['aliases'] if alias.startswith('-')}
+    short |= {letters for letters, name in SHORT.items() if name in TABLES.get(command, {})}
     positional = [flag.name for flag in table if flag.metadata['positional']]
     found: list[tuple[str, list[str]]] = []
     for word in words:
@@ -108,10 +124,9 @@ def _split(table: Iterable[Flag], words: Sequence[str]) -> list[tuple[str, list[
     return found
 
 
-def _read(
-    table: Sequence[Flag], pairs: Iterable[tuple[str, list[str]]], command: str
-) -> tuple[dict[str, Any], list[str]]:
+def _read(cls: type[Args], pairs: Iterable[tuple[str, list[str]]], command: str) -> tuple[dict[str, Any], list[str]]:
     """(value of each field that is given, config files)."""
+    table = flags(cls)
     names = {_key(name): flag for flag in table for name in flag.names}
     texts: dict[str, list[str]] = {}
     config: list[str] = []
@@ -129,39 +144,56 @@ def _read(
         elif key.startswith('no_') and key[3:] in names and names[key[3:]].kind is bool and not values:
             texts[names[key[3:]].name] = ['false']
         else:
-            _unknown(typed, key, values, names, command)
+            _unknown(cls, typed, values, names, command)
     return {name: coerce(by_name[name], given) for name, given in texts.items()}, config
 
 
-def _unknown(typed: str, key: str, values: list[str], names: Mapping[str, Flag], command: str) -> None:
+def _unknown(cls: type[Args], typed: str, values: list[str], names: Mapping[str, Flag], command: str) -> None:
     """A notice for a flag that means nothing here, none for a refused feature turned off; UsageError for the rest."""
-    if key in NEEDLESS.get(command, {}):
-        log.warning('%s has no effect: %s', ' '.join([typed, *values]), NEEDLESS[command][key])
+    known = known_flags(command, cls)
+    # vLLM also writes --compilation-config.level 3, and --no-x for a switch
+    key = _key(SHORT.get(typed, typed)).lower().partition('.')[0]
+    if key not in known and key.startswith('no_') and not values:
+        key, values = key[3:], ['false']
+    if key not in known:
+        options = [f'--{name}' for name in (*names, 'config', 'help')]
+        hint = nearest(f'--{_key(typed)}', options) or f"; 'swiftlite {command} --help' lists all"
+        raise UsageError(f'swiftlite {command} has no flag {typed}{hint}')
+    row = known[key]
+    if row.accepts(' '.join(values) if values else None):
+        if row.needless:
+            log.warning('%s has no effect: %s', ' '.join([typed, *values]), row.reason)
         return
-    if key in REFUSED.get(command, {}):
-        if len(values) == 1 and values[0].lower() in (*ALWAYS_OFF, OFF.get(key)):
-            return
-        raise UsageError(f'{typed} is not supported by swiftlite {command}: {REFUSED[command][key]}')
-    options = [f'--{name}' for name in (*names, 'config', 'help')]
-    hint = nearest(f'--{key}', options) or f"; 'swiftlite {command} --help' lists all"
-    raise UsageError(f'swiftlite {command} has no flag {typed}{hint}')
+    if row.needless:
+        given = f"not '{' '.join(values)}'{nearest(' '.join(values), row.values)}" if values else 'and none is given'
+        raise UsageError(f'{typed} takes {", ".join(row.values)}, {given}')
+    raise UsageError(f'{typed} is not supported by swiftlite {command}: {row.reason}')
 
 
-def _read_config(table: Sequence[Flag], file: str, command: str) -> dict[str, Any]:
+def _read_config(cls: type[Args], file: str, command: str) -> dict[str, Any]:
     """The fields given in a YAML or JSON file, coerced as the same text on the command line would be."""
     import yaml
 
     try:
         # BaseLoader keeps scalars as text, so that 1e-5 is a number and 007 a name
         content = yaml.load(Path(file).read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
+    except FileNotFoundError:
+        path = Path(file)
+        beside = (
+            [str(path.parent / f.name) for f in path.parent.iterdir() if is_config(f.name)]
+            if path.parent.is_dir()
+            else []
+        )
+        raise UsageError(f"--config '{file}' is no file{nearest(file, beside)}") from None
     except OSError as error:
         raise UsageError(f"--config '{file}' cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config '{file}' is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config '{file}' must hold one flag a line, as 'name: value'")
+    _set_environment(content.pop('ENV', {}), file)
     try:
-        values, more = _read(table, [(f'--{key}', _texts(value)) for key, value in content.items()], command)
+        values, more = _read(cls, [(f'--{key}', _texts(value)) for key, value in content.items()], command)
         if more:
             raise UsageError(
                 f"it names another file, '{more[0]}': give both on the command line, --config a --config b"
@@ -169,6 +201,16 @@ def _read_config(table: Sequence[Flag], file: str, command: str) -> dict[str, An
         return values
     except UsageError as error:
         raise UsageError(f"in --config '{file}': {error}") from None
+
+
+def _set_environment(variables: Any, file: str) -> None:
+    """What stands under ENV in a config file; a variable that is set already keeps its value."""
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise UsageError(f"in --config '{file}': ENV must hold one variable a line, as 'NAME: value'")
+    for name, value in variables.items():
+        if not name or '=' in name or '\0' in name + value:
+            raise UsageError(f"in --config '{file}': ENV cannot set a variable named '{name}'")
+        os.environ.setdefault(name, value)
 
 
 def _texts(value: Any) -> list[str]:

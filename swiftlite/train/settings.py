@@ -45,7 +45,8 @@ def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
             f'--num_train_epochs {args.num_train_epochs:g} leaves nothing to do: give more, or --max_steps'
         )
     eval_batch = args.eval_batch_size or batch
-    return Schedule(batch, eval_batch, budget, accumulation, steps, round(steps * args.warmup_ratio))
+    warmup = args.warmup_steps or round(steps * args.warmup_ratio)
+    return Schedule(batch, eval_batch, budget, accumulation, steps, warmup)
 
 
 def training_arguments(
@@ -66,6 +67,7 @@ def training_arguments(
         weight_decay=args.weight_decay,
         adam_beta1=args.adam_beta1,
         adam_beta2=args.adam_beta2,
+        adam_epsilon=args.adam_epsilon,
         optim='adamw_torch_fused',
         lr_scheduler_type=args.lr_scheduler_type,
         warmup_steps=schedule.warmup,

@@ -1,7 +1,7 @@
 """Values of the command dataclasses, however they are given."""
 
 import ast
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from swiftlite.args.export import ExportArgs
 from swiftlite.args.groups import EngineArgs
 from swiftlite.args.infer import InferArgs
 from swiftlite.args.models import ModelsArgs
-from swiftlite.args.refused import NEEDLESS, OFF, REFUSED
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError
 
@@ -30,11 +29,17 @@ CLASSES = {
 }
 READ_BY = {
     'source': {'model_type', 'model_id_or_path', 'model_revision', 'ckpt_dir'},
-    'template_options': {'system', 'enable_thinking'},
+    'template_options': {'system', 'enable_thinking', 'chat_template'},
     'adapters': {'lora_modules'},
     'engine_options': {f.name for f in fields(EngineArgs)},
     'recover': {'load_args_from_ckpt_dir', 'load_dataset_config'},
-    'check': {'merge_lora', 'kind'},  # the only thing to do, so far
+    'check': {
+        'merge_lora',
+        'kind',
+        'share',
+        'self_cognition_sample',
+        'train_dataset_sample',
+    },  # settled when they are checked
 }
 DATA = {'dataset': ['x.jsonl']}
 
@@ -48,14 +53,8 @@ def test_every_field_is_documented(cls):
 
 @pytest.mark.parametrize('command', CLASSES)
 def test_no_flag_has_two_meanings(command):
-    """A spelling is one field's, refused, or needless: never two of them."""
     spellings = [name.replace('-', '_') for f in fields(CLASSES[command]) for name in (f.name, *f.metadata['aliases'])]
-    spellings += [*REFUSED.get(command, {})]
     assert len(spellings) == len(set(spellings))
-    names = {name for f in fields(CLASSES[command]) for name in (f.name, *f.metadata['aliases'])}
-    # a flag may be a field of one command and needless in another; a field wins
-    assert not names & set(REFUSED.get(command, {}))
-    assert not set(REFUSED.get(command, {})) & set(NEEDLESS.get(command, {}))
 
 
 @pytest.mark.parametrize(
@@ -79,10 +78,6 @@ def attributes_of_args(file: Path) -> set[str]:
     names = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) == 'args'}
     gets = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n).startswith('getattr(args, ')]
     return names | {ast.literal_eval(n.args[1]) for n in gets if isinstance(n.args[1], ast.Constant)}
-
-
-def test_values_that_turn_a_refused_feature_off_name_refused_flags():
-    assert set(OFF) <= {name for table in REFUSED.values() for name in table}
 
 
 def test_sft_defaults_depend_on_the_kind_of_training():
@@ -138,6 +133,19 @@ def test_wrong_values_are_one_sentence(cls, values, said):
     with pytest.raises(UsageError, match=said) as error:
         cls(**values)
     assert '\n' not in str(error.value)
+
+
+def test_numbers_of_rows_as_in_ms_swift():
+    def specs(**values):
+        args = SftArgs(**values)
+        assert replace(args, seed=1).dataset == args.dataset, 'a copy counts nothing twice'
+        return args.dataset
+
+    assert specs(dataset=['a.jsonl'], train_dataset_sample=10) == ['a.jsonl#10']
+    assert specs(dataset=['a#5'], train_dataset_sample=3, self_cognition_sample=7) == ['a#3', 'self-cognition#7']
+    assert specs(self_cognition_sample=7) == specs(dataset=['self-cognition#2'], self_cognition_sample=7)
+    with pytest.raises(UsageError, match='from one data set, not from 2'):
+        SftArgs(dataset=['a', 'b'], train_dataset_sample=3)
 
 
 def test_dtype_in_every_spelling():

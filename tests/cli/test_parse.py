@@ -84,7 +84,7 @@ def test_forms(line, field, value):
         (['--table', '{'], 'JSON object'),
         ('--no-text', '--no-text'),
         ('--config', 'one file'),
-        ('--config /no/such.yaml', 'cannot be read'),
+        ('--config /no/such.yaml', 'is no file'),
         ('a b', 'one value'),
     ],
 )
@@ -175,8 +175,8 @@ def test_vllm_line():
 
 
 def test_refused_flag_says_why():
-    with pytest.raises(UsageError, match=r'--self-cognition-sample is not supported.*self-cognition#500'):
-        read('--self-cognition-sample 500 --dataset a', SftArgs, 'sft')
+    with pytest.raises(UsageError, match=r'--use-dora is not supported by swiftlite sft: .*served'):
+        read('--use-dora true --dataset a', SftArgs, 'sft')
     with pytest.raises(UsageError, match=r'--num_beams .* one reply'):
         read('--num_beams 4', InferArgs, 'infer')
 

@@ -262,7 +262,7 @@ def test_engines_of_a_folder_and_a_dtype(tmp_path: Path, caplog):
     assert 'swap_space' in notice and 'trust_remote_code' in notice
     for options, says in (
         ({'max_modellen': 5}, "no option 'max_modellen'; did you mean 'max_model_len'"),
-        ({'pipeline_parallel_size': 2}, 'pipeline_parallel_size is 2, but can only be None or 1'),
+        ({'pipeline_parallel_size': 2}, "pipeline_parallel_size is 2, but can only be '1' here"),
         ({'max_model_len': 8, 'engine_kwargs': {'max_model_len': 9}}, 'given twice'),
     ):
         with pytest.raises(SwiftliteError, match=says):
