@@ -82,6 +82,8 @@ class AsyncEngine:
             raise EngineDeadError(self._dead)
         if request_id in self._queues:
             raise RequestError(f"request id '{request_id}' is already running.")
+        sampling_params.update_from_tokenizer(self.tokenizer)
+        prompt = sampling_params.truncate(prompt, self.model_config.max_model_len)
         request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt)
         state = RequestState(request, self.tokenizer)
         inbox: asyncio.Queue[SequenceOutput | EngineDeadError] = asyncio.Queue()

@@ -10,7 +10,7 @@ import torch
 from swiftlite_kernels.step import StepRows, StepTensors, prepare_step
 
 from .plan import StepPlan
-from .sampling_params import SamplingParams
+from .processors import Processors, has_processors
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,15 @@ class BatchState:
         self.table_width = -(-max_len // block_size)
         self.tokens = torch.zeros(num_slots, max_len + 1, dtype=torch.int32, device=device)
         self.block_tables = torch.zeros(num_slots, self.table_width, dtype=torch.int32, device=device)
-        # temperature, top_p, min_p
-        self.shares = torch.zeros(num_slots, 3, dtype=torch.float32, device=device)
+        # temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty
+        self.shares = torch.zeros(num_slots, 6, dtype=torch.float32, device=device)
         self.top_k = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self.seeds = torch.zeros(num_slots, dtype=torch.int64, device=device)
-        self.params: list[SamplingParams] = [SamplingParams() for _ in range(num_slots)]
-        # which slots need what of the sampler: a draw, processors, top_k, top_p, min_p
-        self.features = np.zeros((num_slots, 5), dtype=bool)
-        self.prompt_lens = [0] * num_slots
+        self.processors: list[Processors | None] = [None] * num_slots
+        # which slots need what of the sampler: a draw, penalties, processors, top_k, top_p, min_p
+        self.features = np.zeros((num_slots, 6), dtype=bool)
+        self.prompt_lens = np.zeros(num_slots, dtype=np.int32)
+        self.first_end = np.zeros(num_slots, dtype=np.int32)  # length from which on a sequence may end (min_tokens)
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
         self.adapters = [0] * num_slots
         self._upload_rows, self._upload_news = Upload(device, depth), Upload(device, depth)
@@ -84,7 +85,20 @@ class BatchState:
             return
         # seeds come first: they are read as int64
         seeds = np.array([s.seed for s in plan.new], dtype=np.int64).view(np.int32)
-        shares = np.array([(s.params.temperature, s.params.top_p, s.params.min_p) for s in plan.new], dtype=np.float32)
+        shares = np.array(
+            [
+                (
+                    s.params.temperature,
+                    s.params.top_p,
+                    s.params.min_p,
+                    s.params.repetition_penalty,
+                    s.params.presence_penalty,
+                    s.params.frequency_penalty,
+                )
+                for s in plan.new
+            ],
+            dtype=np.float32,
+        )
         cells = [
             np.stack([np.full(len(ids), slot), np.arange(first, first + len(ids)), ids]).astype(np.int32)
             for slot, first, ids in plan.blocks
@@ -103,13 +117,16 @@ class BatchState:
             index = slots.long()
             self.seeds[index] = new_seeds.view(torch.int64)
             self.top_k[index] = top_k
-            self.shares[index] = new_shares.view(torch.float32).view(-1, 3)
+            self.shares[index] = new_shares.view(torch.float32).view(-1, 6)
         for start, ids in zip(plan.new, tokens, strict=True):
             self.tokens[start.slot, : len(ids)] = ids
             p = start.params
-            self.params[start.slot], self.prompt_lens[start.slot] = p, start.prompt_len
-            processed = bool(p.has_penalties or p.logit_bias or p.min_tokens)
-            self.features[start.slot] = (not p.greedy, processed, p.top_k > 0, p.top_p < 1, p.min_p > 0)
+            self.prompt_lens[start.slot], self.first_end[start.slot] = start.prompt_len, start.prompt_len + p.min_tokens
+            processed = has_processors(p)
+            self.processors[start.slot] = Processors(start, self.device) if processed else None
+            self.features[start.slot] = (
+                not p.greedy, p.has_penalties, processed, p.top_k > 0, p.top_p < 1, p.min_p > 0,
+            )  # fmt: skip
             self.stop_ids[start.slot], self.adapters[start.slot] = start.stop_ids, start.adapter
         if plan.blocks:
             cell_slots, columns, ids = new_cells.view(3, -1)

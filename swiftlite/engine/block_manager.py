@@ -39,12 +39,15 @@ class BlockManager:
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
-    def match(self, seq: Sequence, root: Hashable) -> list[int]:
-        """Cached blocks for the longest known prefix of `seq`, at least one token short of all of it. Takes nothing."""
+    def match(self, seq: Sequence, root: Hashable, use: bool = True) -> list[int]:
+        """Cached blocks for the longest known prefix of `seq`, at least one token short of all of it. Takes nothing.
+
+        use False: none, because every position has to be computed.
+        """
         chain: Hashable = ('root', root)  # a tuple, never equal to a key number
         seq.chain = chain
         found: list[int] = []
-        if not self.caching:
+        if not (self.caching and use):
             return found
         size = self.block_size
         for i in range((len(seq.tokens) - 1) // size):

@@ -51,6 +51,7 @@ class EngineConfig:
     skip_tokenizer_init: bool = False
     seed: int = 0
     device: str = 'auto'
+    max_logprobs: int = 20  # most log probabilities a token that a request may ask for; -1: the whole vocabulary
     lookahead: int | None = None  # steps submitted before a result is read; None: 1 on a GPU, 0 on a CPU
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class EngineConfig:
         for name in ('max_model_len', 'max_num_seqs', 'max_num_batched_tokens', 'num_gpu_blocks_override'):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        _at_least('max_logprobs', self.max_logprobs, -1)
         if not 0 < self.gpu_memory_utilization <= 1:
             raise SwiftliteError(
                 f'gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}.'

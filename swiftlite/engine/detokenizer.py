@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 HELD = 8  # undecodable tokens to wait for before giving up on them; a UTF-8 character has at most 4 bytes
@@ -15,9 +16,12 @@ class Detokenizer:
     difference ends in an incomplete character.
     """
 
-    def __init__(self, tokenizer: Any, skip_special_tokens: bool = True):
+    def __init__(self, tokenizer: Any, skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True):
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
+        # some decoders put spaces between tokens: special tokens may be wanted without
+        close = not (skip_special_tokens or spaces_between_special_tokens)
+        self._close = dict(tokenizer.added_tokens_decoder) if close else {}
         self._window: list[int] = []
         self._read = 0  # tokens of the window whose text is out
         self._prefix = ''  # their text
@@ -41,7 +45,12 @@ class Detokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens that are all there."""
-        return self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+        text = self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+        for pair in itertools.pairwise(ids) if self._close else ():
+            if all(token in self._close for token in pair):
+                first, second = (str(self._close[token]) for token in pair)
+                text = text.replace(f'{first} {second}', first + second)
+        return text
 
 
 def overlap(text: str, marker: str) -> int:

@@ -12,11 +12,13 @@ from .block_manager import BlockManager
 from .config import EngineConfig, resolve_model
 from .errors import EngineDeadError, RequestError
 from .executor import Executor
+from .intake import GrammarIntake
 from .model_runner import StepFuture, num_pages
 from .outputs import SequenceOutput
 from .request import EngineRequest, LoRARequest
 from .scheduler import Scheduler, Step
 from .sequence import Sequence
+from .structured import StructuredOutputsParams
 
 
 class Engine:
@@ -35,8 +37,13 @@ class Engine:
         self.blocks = BlockManager(self.executor.num_blocks, config.block_size, config.enable_prefix_caching)
         self.adapters = AdapterTable(num_pages(config) if config.enable_lora else 0)
         self.scheduler = Scheduler(
-            self.blocks, self.adapters, self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens
+            self.blocks,
+            self.adapters,
+            self.model_config.max_num_seqs,
+            self.model_config.max_num_batched_tokens,
+            self.model_config.vocab_size,
         )
+        self.intake = GrammarIntake(self.model_config, not config.skip_tokenizer_init)
         self._sequences: dict[str, Sequence] = {}
         self._inflight: deque[tuple[Step, StepFuture]] = deque()
         self._uids = itertools.count(1)
@@ -46,7 +53,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._inflight) or self.scheduler.has_work
+        return bool(self._inflight) or self.scheduler.has_work or len(self.intake) > 0
 
     def add_request(self, request: EngineRequest) -> None:
         """Queue a request; RequestError says why it cannot run, and nothing changed."""
@@ -68,14 +75,22 @@ class Engine:
                 f'The request may grow to {seq.max_len} tokens, but the KV cache holds '
                 f'{self.blocks.num_blocks * self.blocks.block_size}; lower max_tokens or give the engine more memory.'
             )
+        ready = self.intake.add(seq)
         self._sequences[request.request_id] = seq
-        self.scheduler.add(seq)
+        self.scheduler.enter(seq)
+        if ready:
+            self.scheduler.add(seq)
+
+    def compile_structure(self, structure: StructuredOutputsParams) -> None:
+        """Compile a grammar now, so that requests with it start at once; RequestError says what is wrong with it."""
+        self.intake.compile(structure)
 
     def abort(self, request_id: str) -> bool:
         """End a request now; False if it is not here (any more)."""
         seq = self._sequences.pop(request_id, None)
         if seq is None:
             return False
+        self.intake.remove(request_id)
         self.scheduler.finish(seq)
         self._forget_dropped()
         return True
@@ -84,11 +99,11 @@ class Engine:
         """Submit a step if one can be planned, then take in what is ready. EngineDeadError if a rank died."""
         if self._dead is not None:
             raise EngineDeadError(self._dead)
+        outputs = self._take_compiled()
         try:
             step = self.scheduler.schedule()
             if step is not None:
                 self._inflight.append((step, self.executor.submit(step.plan)))
-            outputs: list[SequenceOutput] = []
             must = step is None  # nothing to plan until a result is known
             while self._inflight and (must or len(self._inflight) > self.lookahead or self._inflight[0][1].done()):
                 oldest, future = self._inflight.popleft()
@@ -128,7 +143,7 @@ class Engine:
         s = self.scheduler
         return {
             'num_running': len(s.running),
-            'num_waiting': len(s.waiting),
+            'num_waiting': len(s.waiting) + len(self.intake),
             'blocks_used': self.blocks.num_used,
             'blocks_total': self.blocks.num_blocks,
             'prefix_queries': self.blocks.queries,
@@ -142,7 +157,19 @@ class Engine:
     def shutdown(self) -> None:
         """Free other ranks; the engine is unusable afterwards."""
         self._dead = 'The engine was shut down.'
+        self.intake.shutdown()
         self.executor.shutdown()
+
+    def _take_compiled(self) -> list[SequenceOutput]:
+        """Let sequences run whose grammars are ready; returns the ends of those whose grammars are wrong."""
+        if not len(self.intake):
+            return []
+        good, bad = self.intake.ready(wait=not self._inflight and not self.scheduler.has_work)
+        for seq in good:
+            self.scheduler.add(seq)
+        for out in bad:
+            self.scheduler.finish(self._sequences[out.request_id])
+        return bad
 
     def _check_request(self, request: EngineRequest) -> None:
         ids, model = request.prompt_token_ids, self.model_config
@@ -162,6 +189,9 @@ class Engine:
                 f'but the vocabulary has {model.vocab_size} tokens.'
             )
         request.params.validate_vocab(model.vocab_size)
+        request.params.validate_logprobs(self.config.max_logprobs)
+        if request.params.bad_words and request.params.bad_words_token_ids is None:
+            raise RequestError('bad_words needs its token ids; call update_from_tokenizer on the sampling parameters.')
 
     def _need_lora(self) -> None:
         if not self.config.enable_lora:

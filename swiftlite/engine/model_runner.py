@@ -17,8 +17,8 @@ from ..models.loader import fill_dummy, load_weights
 from .batch import BatchState, StepShape
 from .config import EngineConfig, ModelConfig, cpu_cache_bytes, resolve_device
 from .cuda_graph import StepGraphs
+from .logprobs import AT_ONCE, DeviceLogprobs, prompt_logprobs
 from .lora import LoRAManager
-from .outputs import TokenLogprobs
 from .plan import StepPlan, StepResult
 from .sampler import Sampler
 
@@ -34,8 +34,14 @@ class StepFuture(Protocol):
 class DeviceResult:
     """Sampled tokens on their way to the host; `done` never waits, `result` does."""
 
-    def __init__(self, plan: StepPlan, tokens: torch.Tensor, logprobs: list[TokenLogprobs] | None):
-        self._plan, self._logprobs = plan, logprobs
+    def __init__(
+        self,
+        plan: StepPlan,
+        tokens: torch.Tensor,
+        logprobs: DeviceLogprobs | None,
+        prompt: list[list[DeviceLogprobs]],
+    ):
+        self._plan, self._logprobs, self._prompt = plan, logprobs, prompt
         self._event: torch.cuda.Event | None = None
         self._tokens = tokens
         if tokens.is_cuda:
@@ -51,7 +57,8 @@ class DeviceResult:
         if self._event is not None:
             self._event.synchronize()
         tokens = self._tokens.numpy()[: len(self._plan.slots)][self._plan.sample].tolist()
-        return StepResult(self._plan.step, tokens, self._logprobs)
+        prompt = [[entry for part in parts for entry in part.read()] for parts in self._prompt]
+        return StepResult(self._plan.step, tokens, self._logprobs.read() if self._logprobs else None, prompt)
 
 
 class ModelRunner:
@@ -121,7 +128,7 @@ class ModelRunner:
             limit = self.model_config.max_model_len
             graphs = StepGraphs(self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens)
             graphs.capture(
-                lambda shape: self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, None)
+                lambda shape: self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, None)[:2]
             )
             self.graphs = graphs
 
@@ -134,7 +141,7 @@ class ModelRunner:
             for load in plan.adapters:
                 self.lora.load(load)
             lora = self.lora.batch(plan, [self.state.adapters[s] for s in plan.slots.tolist()])
-        shape = self.graphs.shape(plan) if self.graphs is not None and lora is None else None
+        shape = self.graphs.shape(plan) if self.graphs and lora is None and not plan.prompt_rows else None
         if shape is not None:
             assert self.graphs is not None
             rows = self.state.rows(plan, shape.rows)
@@ -143,18 +150,22 @@ class ModelRunner:
             shape = StepShape(plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots))
             rows = self.state.rows(plan, shape.rows)
             longest = int((plan.starts + plan.counts).max())
-            step, logits = self._forward(shape, rows, int(plan.counts.max()), longest, lora)
+            step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora)
+        prompt: list[list[DeviceLogprobs]] = []
+        if plan.prompt_rows:
+            rows_at_once = max(1, min(self.state.tokens.shape[0], AT_ONCE // self.model_config.vocab_size))
+            prompt = prompt_logprobs(hidden, self.state.tokens, plan, rows_at_once, self.model.logits)
         if not plan.sample.any():  # prefill chunks only
-            return DeviceResult(plan, step.last, None)
+            return DeviceResult(plan, step.last, None, prompt)
         tokens, logprobs = self.sampler(logits, plan, rows, step)
         tokens = self.tp.broadcast(tokens)
         self.state.write_sampled(step.write_at, tokens)
-        return DeviceResult(plan, tokens, logprobs)
+        return DeviceResult(plan, tokens, logprobs, prompt)
 
     def _forward(
         self, shape: StepShape, rows: StepRows, max_query_len: int, longest: int, lora: LoRABatch | None
-    ) -> tuple[StepTensors, torch.Tensor]:
-        """Inputs of the step and every row's logits [R, V] after its last token."""
+    ) -> tuple[StepTensors, torch.Tensor, torch.Tensor]:
+        """Inputs of the step, every row's logits [R, V] after its last token, and hidden states [T, hidden]."""
         step = self.state.prepare(rows, shape, longest)
         context = StepContext(
             rows.cu_seqlens, step.seq_lens, step.block_tables, step.slot_mapping, max_query_len if shape.mixed else 1,
@@ -162,7 +173,7 @@ class ModelRunner:
         )  # fmt: skip
         with step_context(context):
             hidden = self.model(step.input_ids, step.positions)
-        return step, self.model.logits(hidden[step.last])
+        return step, self.model.logits(hidden[step.last]), hidden
 
     def _activation_bytes(self) -> int:
         """What one step may need beside weights and cache."""

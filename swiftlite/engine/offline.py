@@ -128,10 +128,14 @@ class LLM:
         outputs: list[RequestOutput] = []
         states: dict[str, tuple[RequestState, RequestOutput]] = {}
         try:
-            for (text, ids), p, lora in zip(prompts, params, loras, strict=False):
+            for (text, given), p, lora in zip(prompts, params, loras, strict=False):
+                p.update_from_tokenizer(self.tokenizer)
+                ids = p.truncate(given, self.engine.model_config.max_model_len)
+                if p.structure is not None:
+                    self.engine.compile_structure(p.structure)
                 out = RequestOutput(str(next(self._ids)), text, ids, lora_request=lora)
                 for index in range(p.n):
-                    one = p if p.n == 1 else p.clone(n=1, seed=None if p.seed is None else p.seed + index)
+                    one = p if p.n == 1 else _answer(p, index)
                     request = EngineRequest(f'{out.request_id}.{index}', ids, one, lora)
                     self.engine.add_request(request)
                     states[request.request_id] = RequestState(request, self.tokenizer, index), out
@@ -156,6 +160,7 @@ class LLM:
                 state, out = states[new.request_id]
                 state.collect(new, out.outputs[state.index])
                 out.num_cached_tokens = max(out.num_cached_tokens, state.cached)
+                out.prompt_logprobs = out.prompt_logprobs or state.prompt_logprobs()
                 if state.finished:
                     if state.stopped:
                         self.engine.abort(new.request_id)
@@ -165,6 +170,15 @@ class LLM:
                         bar.update()
         if bar is not None:
             bar.close()
+
+
+def _answer(params: SamplingParams, index: int) -> SamplingParams:
+    """The parameters of one of n answers: its own seed; the first one tells the prompt's log probabilities."""
+    return params.clone(
+        n=1,
+        seed=None if params.seed is None else (params.seed + index + 2**63) % 2**64 - 2**63,
+        prompt_logprobs=params.prompt_logprobs if index == 0 else None,
+    )
 
 
 def _is_ids(value: Any) -> bool:

@@ -18,8 +18,11 @@ class RequestState:
         self._tokenizer = tokenizer
         params = request.params
         self._detokenizer = (
-            Detokenizer(tokenizer, params.skip_special_tokens) if params.detokenize and tokenizer is not None else None
+            Detokenizer(tokenizer, params.skip_special_tokens, params.spaces_between_special_tokens)
+            if params.detokenize and tokenizer is not None
+            else None
         )
+        self._prompt_logprobs: list[TokenLogprobs] | None = None
         self._stop = StopChecker(list(params.stop or ()), params.include_stop_str_in_output)
         self.stopped = False  # by a stop string: the engine does not know yet
         self.finished = False
@@ -29,6 +32,8 @@ class RequestState:
     def update(self, out: SequenceOutput) -> CompletionOutput:
         """Turn an engine output into a delta; tokens after a stop string are dropped."""
         self.cached = out.num_cached_tokens
+        if out.prompt_logprobs is not None:
+            self._prompt_logprobs = out.prompt_logprobs
         delta = CompletionOutput(self.index, '', [], lora_request=self.request.lora)
         if out.logprobs is not None:
             delta.logprobs, delta.cumulative_logprob = [], 0.0
@@ -37,12 +42,12 @@ class RequestState:
             self._tokens += 1
             if out.logprobs is not None:
                 assert delta.logprobs is not None and delta.cumulative_logprob is not None
-                delta.logprobs.append(self._logprobs(token, out.logprobs[i]))
+                delta.logprobs.append(self._logprobs(token, out.logprobs[i], self.request.params.logprobs))
                 delta.cumulative_logprob += out.logprobs[i].logprob
             if self._detokenizer is None:
                 continue
             last = out.finish_reason is not None and i == len(out.token_ids) - 1
-            if last and out.finish_reason == 'stop' and not self.request.params.include_stop_str_in_output:
+            if last and self._ends(out):
                 continue  # the end token is no text
             text, stop = self._detokenizer.add(token), None
             if self._tokens > self.request.params.min_tokens:
@@ -57,21 +62,22 @@ class RequestState:
             if stop is not None:
                 return self._finish(delta, 'stop', stop)
             delta.text += self._stop.flush()
-            return self._finish(delta, out.finish_reason, out.stop_reason)
+            return self._finish(delta, out.finish_reason, out.error or out.stop_reason)
         return delta
 
     def collect(self, out: SequenceOutput, total: CompletionOutput) -> None:
         """Add an output to the whole answer; its text is made at the end, unless stop strings need it as it comes."""
+        if out.prompt_logprobs is not None:
+            self._prompt_logprobs = out.prompt_logprobs
         if self.request.params.stop or out.logprobs is not None:
             accumulate(total, self.update(out))
             return
         total.token_ids += out.token_ids
         if out.finish_reason is not None:
             self.cached, self.finished = out.num_cached_tokens, True
-            total.finish_reason, total.stop_reason = out.finish_reason, out.stop_reason
+            total.finish_reason, total.stop_reason = out.finish_reason, out.error or out.stop_reason
             if self._detokenizer is not None:
-                ended = out.finish_reason == 'stop' and not self.request.params.include_stop_str_in_output
-                text = self._detokenizer.decode(total.token_ids[:-1] if ended else total.token_ids)
+                text = self._detokenizer.decode(total.token_ids[:-1] if self._ends(out) else total.token_ids)
                 total.text = text.rstrip('\ufffd')  # no half character at the end
 
     def wrap(self, delta: CompletionOutput, prompt: str | None = None) -> RequestOutput:
@@ -83,18 +89,31 @@ class RequestState:
             self.finished,
             self.cached,
             self.request.lora,
+            self.prompt_logprobs() if self._prompt_logprobs is not None else None,
         )
+
+    def prompt_logprobs(self) -> list[dict[int, Logprob] | None]:
+        """One entry a prompt token, None for the first; empty until the engine has sent them. Taken once."""
+        known, self._prompt_logprobs = self._prompt_logprobs, None
+        if known is None:
+            return []
+        k, tokens = self.request.params.prompt_logprobs, self.request.prompt_token_ids
+        return [None, *(self._logprobs(token, step, k) for token, step in zip(tokens[1:], known, strict=True))]
+
+    def _ends(self, out: SequenceOutput) -> bool:
+        """The last token is an end token, which is no text."""
+        return out.finish_reason == 'stop' and not (out.complete or self.request.params.include_stop_str_in_output)
 
     def _finish(self, delta: CompletionOutput, reason: str, stop: Any) -> CompletionOutput:
         self.finished = True
         delta.finish_reason, delta.stop_reason = reason, stop
         return delta
 
-    def _logprobs(self, token: int, step: TokenLogprobs) -> dict[int, Logprob]:
+    def _logprobs(self, token: int, step: TokenLogprobs, k: int | None) -> dict[int, Logprob]:
         best = zip(step.top_ids, step.top_logprobs, strict=True)  # as many as any row of the step asked for
         found = {
             i: Logprob(v, rank + 1, self._text(i))
-            for rank, (i, v) in enumerate(itertools.islice(best, self.request.params.logprobs))
+            for rank, (i, v) in enumerate(itertools.islice(best, None if k == -1 else k))
         }
         found.setdefault(token, Logprob(step.logprob, step.rank, self._text(token)))
         return found

@@ -37,13 +37,16 @@ class SequenceOutput:
     stop_reason: int | str | None = None
     num_cached_tokens: int = 0
     error: str | None = None
+    complete: bool = False  # it ended with its grammar: the last token is text
+    prompt_logprobs: list[TokenLogprobs] | None = None  # of every prompt token but the first, with the first output
 
 
 @dataclass
 class CompletionOutput:
-    """One answer. finish_reason: None while it runs, else stop, length or abort.
+    """One answer. finish_reason: None while it runs, else stop, length, abort or error.
 
-    stop_reason: the stop string or stop token id that ended it, None for the model's own end token.
+    stop_reason: the stop string or stop token id that ended it, None for the model's own end token and the end of a
+    grammar; with error, the reason in words.
     """
 
     index: int
@@ -58,7 +61,10 @@ class CompletionOutput:
 
 @dataclass
 class RequestOutput:
-    """A request's answers so far (CUMULATIVE), or only what is new (DELTA)."""
+    """A request's answers so far (CUMULATIVE), or only what is new (DELTA).
+
+    prompt_logprobs: a dict for every prompt token, None for the first one; None where they were not asked for.
+    """
 
     request_id: str
     prompt: str | None
@@ -67,3 +73,4 @@ class RequestOutput:
     finished: bool = False
     num_cached_tokens: int = 0
     lora_request: LoRARequest | None = None
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None

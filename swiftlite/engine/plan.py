@@ -31,6 +31,16 @@ class AdapterLoad:
     pages: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class PromptRow:
+    """Log probabilities of the prompt's tokens at positions [first, first + count) of a row, with the k best ones."""
+
+    row: int
+    first: int  # at least 1: nothing comes before the first token
+    count: int
+    k: int
+
+
 @dataclass
 class StepPlan:
     """R rows, one a sequence, ordered by adapter; row i computes tokens [start, start + count) of slot i's sequence.
@@ -47,6 +57,9 @@ class StepPlan:
     blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)  # slot, first index in its table, block ids
     adapters: list[AdapterLoad] = field(default_factory=list)
     num_logprobs: int = -1  # most asked for by a sampled row; -1: none
+    prompt_rows: list[PromptRow] = field(default_factory=list)
+    masked: np.ndarray | None = None  # int32 [M]: rows that may only take the tokens of `masks`
+    masks: np.ndarray | None = None  # uint32 [M, ceil(vocab / 32)]: token i is bit i % 32 of word i // 32
 
     @property
     def num_tokens(self) -> int:
@@ -60,3 +73,4 @@ class StepResult:
     step: int
     tokens: list[int]
     logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[list[TokenLogprobs]] = field(default_factory=list)  # of prompt_rows

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from swiftlite_kernels.sampling import sample
 from swiftlite_kernels.step import StepRows, StepTensors
 
 from .batch import BatchState
-from .outputs import TokenLogprobs
+from .logprobs import DeviceLogprobs, device_logprobs
 from .plan import StepPlan
+
+BANNED = float('-inf')
+MASKED_AT_ONCE = 1 << 25  # elements of a mask that is unpacked on the device
 
 
 class Sampler:
@@ -20,64 +24,81 @@ class Sampler:
 
     def __call__(
         self, logits: torch.Tensor, plan: StepPlan, rows: StepRows, step: StepTensors
-    ) -> tuple[torch.Tensor, list[TokenLogprobs] | None]:
+    ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
         """logits [R, V] → tokens [R] int64 (rows that are not sampled: anything), logprobs of the sampled rows."""
-        draw, processed, top_k, top_p, min_p = self.state.features[plan.slots].any(axis=0).tolist()
+        state = self.state
+        features = state.features[plan.slots]
+        draw, penalized, processed, top_k, top_p, min_p = features.any(axis=0).tolist()
+        early = plan.starts + plan.counts < state.first_end[plan.slots]
         raw = logits if plan.num_logprobs >= 0 else None
-        if processed:
-            logits = self._process(logits.float().clone(), plan)
+        if penalized or processed or early.any() or plan.masks is not None:
+            logits = logits.to(torch.float32, copy=True)
+            if penalized:
+                self._penalize(logits, plan, np.flatnonzero(features[:, 1]))
+            for row in np.flatnonzero(features[:, 2]).tolist():
+                slot = int(plan.slots[row])
+                processors = state.processors[slot]
+                assert processors is not None
+                processors(logits[row], state.tokens[slot], int(plan.starts[row] + plan.counts[row]))
+            for row in np.flatnonzero(early).tolist():
+                ends = state.stop_ids[int(plan.slots[row])]
+                if ends:
+                    logits[row, list(ends)] = BANNED
+            if plan.masks is not None:
+                self._mask(logits, plan)
         if not draw:
             tokens = sample(logits, None, None, None, None, None, None)
         else:
             slots = rows.slots.long()
-            shares = self.state.shares[slots]
+            shares = state.shares[slots]
             tokens = sample(
                 logits,
                 shares[:, 0].contiguous(),
-                self.state.top_k[slots] if top_k else None,
+                state.top_k[slots] if top_k else None,
                 shares[:, 1].contiguous() if top_p else None,
                 shares[:, 2].contiguous() if min_p else None,
-                self.state.seeds[slots],
+                state.seeds[slots],
                 step.lengths,
             )
         if raw is None:
             return tokens, None
         picked = torch.from_numpy(plan.sample.nonzero()[0]).to(logits.device)
-        return tokens, _logprobs(raw[picked], tokens[picked], plan.num_logprobs)
+        return tokens, device_logprobs(raw[picked], tokens[picked], plan.num_logprobs)
 
-    def _process(self, logits: torch.Tensor, plan: StepPlan) -> torch.Tensor:
-        state = self.state
-        lengths = (plan.starts + plan.counts).tolist()
-        for row, (slot, length) in enumerate(zip(plan.slots.tolist(), lengths, strict=True)):
-            params = state.params[slot]
-            if params.has_penalties:
-                self._penalize(logits[row], state.tokens[slot, :length].long(), state.prompt_lens[slot], slot)
-            if params.logit_bias:
-                ids = torch.tensor(list(params.logit_bias), device=logits.device)
-                bias = torch.tensor(list(params.logit_bias.values()), dtype=logits.dtype, device=logits.device)
-                logits[row, ids] += bias
-            if length - state.prompt_lens[slot] < params.min_tokens:
-                logits[row, list(state.stop_ids[slot])] = float('-inf')
-        return logits
+    def _mask(self, logits: torch.Tensor, plan: StepPlan) -> None:
+        """Leave the rows of plan.masked the tokens of plan.masks only."""
+        assert plan.masks is not None and plan.masked is not None
+        ids = torch.arange(logits.shape[1], device=logits.device)
+        words, bits = ids >> 5, (ids & 31).int()
+        at_once = max(1, MASKED_AT_ONCE // logits.shape[1])
+        for i in range(0, len(plan.masked), at_once):
+            masks = torch.from_numpy(plan.masks[i : i + at_once].view(np.int32)).to(logits.device)
+            index = torch.from_numpy(plan.masked[i : i + at_once]).to(logits.device).long()
+            may = (masks[:, words] >> bits) & 1
+            logits[index] = logits[index].masked_fill(may == 0, BANNED)
 
-    def _penalize(self, row: torch.Tensor, tokens: torch.Tensor, prompt_len: int, slot: int) -> None:
-        """row [V]; repetition (CTRL, arXiv 1909.05858) counts the prompt, presence and frequency do not."""
-        params = self.state.params[slot]
-        if params.repetition_penalty != 1.0:
-            seen = torch.unique(tokens)
-            values = row[seen]
-            row[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
-        if params.presence_penalty or params.frequency_penalty:
-            seen, counts = torch.unique(tokens[prompt_len:], return_counts=True)
-            row[seen] -= params.presence_penalty + params.frequency_penalty * counts
+    def _penalize(self, logits: torch.Tensor, plan: StepPlan, picked: np.ndarray) -> None:
+        """Repetition (CTRL, arXiv 1909.05858) counts the prompt, presence and frequency do not.
 
-
-def _logprobs(logits: torch.Tensor, tokens: torch.Tensor, k: int) -> list[TokenLogprobs]:
-    raw = torch.log_softmax(logits.float(), dim=-1)
-    chosen = raw.gather(1, tokens.unsqueeze(1))
-    ranks = (raw > chosen).sum(dim=1) + 1
-    values, ids = raw.topk(max(k, 1), dim=-1)
-    return [
-        TokenLogprobs(c, r, i[:k], v[:k])
-        for c, r, i, v in zip(chosen[:, 0].tolist(), ranks.tolist(), ids.tolist(), values.tolist(), strict=True)
-    ]
+        Everything is done at the places of the known tokens: a token that occurs twice gets the same value twice.
+        """
+        state, device = self.state, logits.device
+        ends = plan.starts[picked] + plan.counts[picked]
+        slots = plan.slots[picked]
+        numbers = np.stack([picked, slots, ends, state.prompt_lens[slots]]).astype(np.int64)
+        rows, at, length, prompt = torch.from_numpy(numbers).to(device)
+        values = state.shares[at]
+        repetition, presence, frequency = values[:, 3, None], values[:, 4, None], values[:, 5, None]
+        tokens = state.tokens[at, : int(ends.max())].long()
+        places = torch.arange(tokens.shape[1], device=device)
+        # beyond a row's length stands its newest token again
+        tokens = torch.where(places < length[:, None], tokens, tokens.gather(1, length[:, None] - 1))
+        part = logits[rows]
+        old = part.gather(1, tokens)
+        part.scatter_(1, tokens, torch.where(old > 0, old / repetition, old * repetition))
+        answered = (places >= prompt[:, None]) & (places < length[:, None])
+        counted = part.scatter_add(1, tokens, torch.where(answered, -frequency, 0.0))
+        newest = torch.where(answered, tokens, tokens[:, -1:])  # an answer's token, if it has one
+        began = (length > prompt)[:, None]
+        counted.scatter_(1, newest, counted.gather(1, newest) - torch.where(began, presence, 0.0))
+        logits[rows] = counted

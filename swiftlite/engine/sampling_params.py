@@ -167,6 +167,8 @@ class SamplingParams:
 
     def clone(self, **changes: Any) -> SamplingParams:
         """A checked copy with some fields changed."""
+        if 'bad_words' in changes:
+            changes = {'bad_words_token_ids': None} | changes
         return replace(self, **changes)
 
     @property

@@ -14,8 +14,9 @@ import numpy as np
 
 from .adapters import AdapterTable
 from .block_manager import BlockManager
+from .constraint import Ending
 from .outputs import SequenceOutput
-from .plan import AdapterLoad, SlotStart, StepPlan, StepResult
+from .plan import AdapterLoad, PromptRow, SlotStart, StepPlan, StepResult
 from .sequence import Sequence, Status
 
 
@@ -30,8 +31,15 @@ class Step:
 class Scheduler:
     """Waiting and running sequences of one engine."""
 
-    def __init__(self, blocks: BlockManager, adapters: AdapterTable, max_num_seqs: int, max_num_batched_tokens: int):
-        self.blocks, self.adapters = blocks, adapters
+    def __init__(
+        self,
+        blocks: BlockManager,
+        adapters: AdapterTable,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        vocab_size: int,
+    ):
+        self.blocks, self.adapters, self.vocab_size = blocks, adapters, vocab_size
         self.max_tokens = max_num_batched_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -40,9 +48,13 @@ class Scheduler:
         self.num_preemptions = 0
         self.dropped_adapters: list[int] = []  # uids that workers may forget
 
-    def add(self, seq: Sequence) -> None:
+    def enter(self, seq: Sequence) -> None:
+        """Take a sequence on, so that `finish` ends it; it runs after `add`."""
         if seq.adapter:
             self.adapters.reserve(seq.adapter)
+
+    def add(self, seq: Sequence) -> None:
+        seq.status = Status.WAITING
         self.waiting.append(seq)
 
     @property
@@ -57,8 +69,10 @@ class Scheduler:
         for seq in list(self.running):
             if budget == 0:
                 break
-            if seq.status is not Status.RUNNING or (seq.pending and seq.total >= seq.max_len):
-                continue  # preempted just now, or about to end by length
+            if seq.status is not Status.RUNNING or (
+                seq.pending and (seq.total >= seq.max_len or seq.constraint is not None)
+            ):
+                continue  # preempted just now, about to end by length, or waiting for the token its grammar needs
             count = min(seq.total - seq.computed, budget)
             while not self.blocks.grow(seq, seq.computed + count):
                 victim = self.running[-1]
@@ -102,6 +116,10 @@ class Scheduler:
     def process(self, step: Step, result: StepResult) -> list[SequenceOutput]:
         """Take a step's tokens in. Sequences that end free what they hold; tokens of ended ones are discarded."""
         outputs = []
+        for at, found in zip(step.plan.prompt_rows, result.prompt_logprobs, strict=True):
+            seq = step.rows[at.row]
+            seq.prompt_logprobs += found[seq.prompt_known + 1 - at.first :]  # after a preemption some come again
+            seq.prompt_known = max(seq.prompt_known, at.first + at.count - 1)
         sampled = (seq for seq, sample in zip(step.rows, step.plan.sample, strict=False) if sample)
         for i, (seq, token) in enumerate(zip(sampled, result.tokens, strict=False)):
             seq.pending -= 1
@@ -111,11 +129,20 @@ class Scheduler:
             if seq.status is Status.RUNNING:
                 self.blocks.commit(seq)
             reason, stop = seq.finish_reason()
+            ending = None
+            if seq.constraint is not None and reason != 'stop':
+                ending = seq.constraint.take(seq.tokens[seq.prompt_len :])
             logprobs = None
             if seq.params.logprobs is not None and result.logprobs is not None:
                 logprobs = [result.logprobs[i]]
-            outputs.append(SequenceOutput(seq.request_id, [token], logprobs, reason, stop, max(seq.cached, 0)))
-            if reason is not None:
+            out = SequenceOutput(seq.request_id, [token], logprobs, reason, stop, max(seq.cached, 0))
+            if ending is not None and not (ending.error and reason):
+                out.finish_reason, out.error = ('error', _stuck(ending)) if ending.error else ('stop', None)
+                out.complete = not ending.error
+            if seq.num_outputs == 1 and seq.params.prompt_logprobs is not None:
+                out.prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, []
+            outputs.append(out)
+            if out.finish_reason is not None:
                 self.finish(seq)
         return outputs
 
@@ -133,7 +160,7 @@ class Scheduler:
     def _start(self, seq: Sequence) -> list[AdapterLoad] | None:
         """Give a waiting sequence its slot, blocks and adapter; None when one of them is not to be had now."""
         root = (seq.adapter, seq.request.cache_salt)
-        found = self.blocks.match(seq, root)
+        found = self.blocks.match(seq, root, use=not seq.wants_prompt)
         if not self.blocks.can_start(found, seq.total):
             return None
         loads: list[AdapterLoad] | None = []
@@ -177,6 +204,8 @@ class Scheduler:
         blocks: list[tuple[int, int, list[int]]] = []
         num_logprobs = -1
         sample = np.zeros(len(rows), dtype=bool)
+        prompt_rows: list[PromptRow] = []
+        masked: list[int] = []
         for i, (seq, start, count) in enumerate(rows):
             if len(seq.blocks) > seq.sent_blocks:
                 blocks.append((seq.slot, seq.sent_blocks, seq.blocks[seq.sent_blocks :]))
@@ -185,7 +214,13 @@ class Scheduler:
             if sample[i]:
                 seq.pending += 1
                 if seq.params.logprobs is not None:
-                    num_logprobs = max(num_logprobs, seq.params.logprobs)
+                    num_logprobs = max(num_logprobs, self._count(seq.params.logprobs))
+                if seq.constraint is not None:
+                    masked.append(i)
+            last = min(start + count, seq.prompt_len - 1)
+            if seq.wants_prompt and last > start:
+                assert seq.params.prompt_logprobs is not None
+                prompt_rows.append(PromptRow(i, start + 1, last - start, self._count(seq.params.prompt_logprobs)))
         self._step += 1
         plan = StepPlan(
             self._step,
@@ -197,5 +232,16 @@ class Scheduler:
             blocks,
             loads,
             num_logprobs,
+            prompt_rows,
         )
+        if masked:
+            plan.masked = np.asarray(masked, dtype=np.int32)
+            plan.masks = np.stack([rows[i][0].constraint.mask for i in masked])  # type: ignore[union-attr]
         return Step(plan, [r[0] for r in rows])
+
+    def _count(self, asked: int) -> int:
+        return self.vocab_size if asked == -1 else min(asked, self.vocab_size)
+
+
+def _stuck(ending: Ending) -> str:
+    return f'The answer cannot go on with its grammar: {ending.error}.'

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from enum import Enum
 
+from .constraint import Constraint
+from .outputs import TokenLogprobs
 from .request import EngineRequest
 
 
 class Status(Enum):
+    NEW = -1
     WAITING = 0
     RUNNING = 1
     FINISHED = 2
@@ -28,7 +31,7 @@ class Sequence:
         self.seed, self.stop_ids, self.adapter = seed, stop_ids, adapter
         limit = max_len if self.params.max_tokens is None else min(self.prompt_len + self.params.max_tokens, max_len)
         self.max_len = limit
-        self.status = Status.WAITING
+        self.status = Status.NEW
         self.slot = -1
         self.pending = 0
         self.computed = 0
@@ -37,6 +40,9 @@ class Sequence:
         self.sent_blocks = 0  # how many of `blocks` the workers know
         self.committed = 0  # how many of `blocks` are in the prefix cache
         self.chain: Hashable = None  # the last committed block's key number, or the root
+        self.constraint: Constraint | None = None  # then a step needs to know the token before it
+        self.prompt_logprobs: list[TokenLogprobs] = []  # of the prompt's second and later tokens, until they are sent
+        self.prompt_known = 0  # how many of them are known
 
     @property
     def request_id(self) -> str:
@@ -50,6 +56,11 @@ class Sequence:
     @property
     def num_outputs(self) -> int:
         return len(self.tokens) - self.prompt_len
+
+    @property
+    def wants_prompt(self) -> bool:
+        """Log probabilities of the prompt are still missing."""
+        return self.params.prompt_logprobs is not None and self.prompt_known < self.prompt_len - 1
 
     def finish_reason(self) -> tuple[str | None, int | None]:
         """(reason, stop token id) after the last known token, or (None, None)."""

@@ -1,0 +1,67 @@
+"""Which tokens one answer may take next: its grammar together with the sampling parameters that forbid tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .grammar import Grammar, set_bits
+from .sampling_params import SamplingParams
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The answer is over: complete, or (error: why) with nothing that could follow."""
+
+    error: str | None = None
+
+
+class Constraint:
+    """The grammar of one answer, combined with allowed_token_ids, bad_words, min_tokens and its end tokens.
+
+    mask uint32 [ceil(vocab_size / 32)]: token i may come next if bit i % 32 of word i // 32 is set. End tokens may come
+    where the grammar accepts, after min_tokens. An answer that can only end is over without one.
+    """
+
+    def __init__(self, grammar: Grammar, params: SamplingParams, stop_ids: Iterable[int], vocab_size: int):
+        self._grammar, self._params, self._stop_ids = grammar, params, list(stop_ids)
+        self._bad = params.bad_words_token_ids or ()
+        self._allowed = np.zeros(-(-vocab_size // 32), dtype=np.uint32)
+        allowed = params.allowed_token_ids
+        set_bits(self._allowed, range(vocab_size) if allowed is None else allowed, True)
+        self.mask = self._allowed
+
+    def begin(self) -> Ending | None:
+        """Make the mask of the first token."""
+        return self._next([])
+
+    def take(self, outputs: Sequence[int]) -> Ending | None:
+        """Take the newest of the answer's tokens in and make the next mask."""
+        if not self._grammar.advance(outputs[-1]):
+            return Ending(self._grammar.error or 'the model left it')
+        return self._next(outputs)
+
+    def _next(self, outputs: Sequence[int]) -> Ending | None:
+        found = self._grammar.mask()
+        if self._grammar.error is not None:
+            return Ending(self._grammar.error)
+        self.mask = np.zeros_like(self._allowed)
+        size = min(len(found), len(self.mask))
+        self.mask[:size] = found[:size]
+        self.mask &= self._allowed
+        early = len(outputs) < self._params.min_tokens
+        if early:
+            set_bits(self.mask, self._stop_ids, False)
+        for word in self._bad:
+            if list(word[:-1]) == list(outputs[len(outputs) - len(word) + 1 :]):
+                set_bits(self.mask, word[-1:], False)
+        accepts = self._grammar.accepts
+        if not self.mask.any():
+            return Ending(None if accepts else 'the other sampling parameters leave no token that fits it')
+        if accepts and not early:
+            ends = np.zeros_like(self.mask)
+            set_bits(ends, self._stop_ids, True)
+            self.mask |= ends & self._allowed
+        return None

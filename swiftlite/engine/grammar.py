@@ -1,0 +1,229 @@
+"""Structured output: from a schema, regex, choice or grammar to the tokens that may come next (llguidance)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .errors import RequestError
+from .structured import StructuredOutputsParams
+
+CACHED = 32  # compiled grammars kept for the next request
+# what one mask may cost: tens of milliseconds at worst; beyond it the grammar is refused or its answer ends
+LIMITS = {
+    'initial_lexer_fuel': 1_000_000,
+    'step_lexer_fuel': 200_000,
+    'step_max_items': 50_000,
+    'max_items_in_row': 2_000,
+    'max_lexer_states': 50_000,
+    'max_grammar_size': 200_000,
+}
+
+
+class Vocabulary:
+    """A tokenizer as llguidance reads it. Building one takes about a second for 150,000 tokens.
+
+    Raises:
+        RequestError: the tokenizer has no fast form.
+    """
+
+    def __init__(self, tokenizer: Any, eos_token_ids: Iterable[int] = ()):
+        import llguidance
+        import llguidance.hf
+
+        own = tokenizer.eos_token_id
+        ends = [i for i in dict.fromkeys([*eos_token_ids, *([] if own is None else [own])]) if 0 <= i < len(tokenizer)]
+        try:
+            self.tokens = llguidance.hf.from_tokenizer(tokenizer, eos_token=ends or None)
+        except ValueError as error:
+            raise RequestError(f'structured output cannot use this tokenizer: {_sentence(str(error))}.') from None
+        self.size: int = self.tokens.vocab_size
+        self.ends = ends
+        self._limits = llguidance.LLParserLimits(verbose_errors=False, **LIMITS)
+        self._new = llguidance.LLMatcher
+
+    def matcher(self, source: str) -> Any:
+        return self._new(self.tokens, source, log_level=0, limits=self._limits)
+
+
+class Grammar:
+    """Where one answer stands in its grammar. Not shared between answers: `start` makes another at the beginning."""
+
+    def __init__(self, vocabulary: Vocabulary, matcher: Any):
+        self._vocabulary, self._matcher = vocabulary, matcher
+
+    def start(self) -> Grammar:
+        """The same grammar for another answer; only of one that has taken no token."""
+        return Grammar(self._vocabulary, self._matcher.deep_copy())
+
+    def advance(self, token: int) -> bool:
+        """Take a token in; False if the grammar does not allow it here."""
+        return bool(self._matcher.consume_token(token))
+
+    @property
+    def accepts(self) -> bool:
+        """The answer may end here."""
+        return bool(self._matcher.is_accepting())
+
+    @property
+    def error(self) -> str | None:
+        """Why the grammar cannot go on: it grew beyond its limits, or nothing can follow."""
+        return _sentence(self._matcher.get_error()) if self._matcher.is_error() else None
+
+    def mask(self) -> np.ndarray:
+        """Tokens that may come next, end tokens left out, as bits: uint32 [ceil(size / 32)], token i is bit i % 32 of
+        word i // 32."""
+        words = np.zeros(-(-self._vocabulary.size // 32), dtype=np.uint32)
+        if not self._matcher.is_stopped():
+            self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+            set_bits(words, self._vocabulary.ends, False)
+        return words
+
+
+class GrammarCompiler:
+    """Compiles for one tokenizer, in a thread of its own, and remembers the last few."""
+
+    def __init__(self, vocabulary: Callable[[], Vocabulary]):
+        self._make_vocabulary = vocabulary
+        self._vocabulary: Vocabulary | None = None
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Grammar] = OrderedDict()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def known(self, params: StructuredOutputsParams) -> Grammar | None:
+        """A new answer's grammar if it was compiled before."""
+        key = params.key()
+        with self._lock:
+            found = self._known.get(key)
+            if found is None:
+                return None
+            self._known.move_to_end(key)
+            return found.start()
+
+    def compile(self, params: StructuredOutputsParams) -> Grammar:
+        """A new answer's grammar; RequestError says what is wrong with it."""
+        found = self.known(params)
+        if found is not None:
+            return found
+        if self._vocabulary is None:
+            self._vocabulary = self._make_vocabulary()
+        grammar = _compile(params, self._vocabulary)
+        with self._lock:
+            self._known[params.key()] = grammar
+            while len(self._known) > CACHED:
+                self._known.popitem(last=False)
+            return grammar.start()
+
+    def submit(self, params: StructuredOutputsParams) -> Future[Grammar]:
+        """Compile beside the caller; one at a time, in order."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, 'grammar')
+        return self._pool.submit(self.compile, params)
+
+    def shutdown(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def compile_grammar(params: StructuredOutputsParams, tokenizer: Any) -> Grammar:
+    """The grammar of `params` for a Hugging Face tokenizer, at its beginning.
+
+    Schemas yield JSON as `json.dumps` writes it ({"a": 1, "b": [2, 3]}) unless whitespace_pattern or
+    disable_any_whitespace say otherwise: small models run into endless whitespace where it is free.
+
+    Raises:
+        RequestError: one sentence on what is wrong with the schema, regex, choice or grammar: a syntax error, a feature
+            that does not exist, no possible answer, or a size beyond the limits.
+    """
+    return _compiler(tokenizer).compile(params)
+
+
+def check_structured_outputs(params: StructuredOutputsParams | None, tokenizer: Any) -> None:
+    """RequestError if the grammar of `params` cannot be used. Takes up to a second: not for an event loop."""
+    if params is not None:
+        compile_grammar(params, tokenizer)
+
+
+def set_bits(words: np.ndarray, ids: Iterable[int], value: bool) -> None:
+    """Set or clear tokens in a mask (uint32 [W]); ids beyond it are left out."""
+    index = np.fromiter(ids, dtype=np.int64)
+    index = index[index < 32 * len(words)]
+    bits = np.left_shift(np.uint32(1), (index % 32).astype(np.uint32))
+    if value:
+        np.bitwise_or.at(words, index // 32, bits)
+    else:
+        np.bitwise_and.at(words, index // 32, ~bits)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiler(tokenizer: Any) -> GrammarCompiler:
+    return GrammarCompiler(lambda: Vocabulary(tokenizer))
+
+
+def _compile(params: StructuredOutputsParams, vocabulary: Vocabulary) -> Grammar:
+    try:
+        grammar = Grammar(vocabulary, vocabulary.matcher(_source(params)))
+    except (ValueError, UnicodeEncodeError, RecursionError) as error:
+        raise RequestError(f'{params.kind} cannot be used: {_sentence(str(error))}.') from None
+    first = None if grammar.error is not None else grammar.start()
+    if first is not None and not first.mask().any() and first.error is None:
+        raise RequestError(f'{params.kind} cannot be used: no text of at least one character fits it.')
+    problem = grammar.error or (first.error if first is not None else None)
+    if problem is not None:
+        raise RequestError(f'{params.kind} cannot be used: {problem}.')
+    return grammar
+
+
+def _source(params: StructuredOutputsParams) -> str:
+    """The grammar as llguidance reads it."""
+    from llguidance import LLMatcher
+
+    if params.regex is not None:
+        return LLMatcher.grammar_from_regex(params.regex)
+    if params.grammar is not None:
+        return LLMatcher.grammar_from_lark(params.grammar)
+    if params.choice is not None:
+        texts = (json.dumps(text, ensure_ascii=False) for text in params.choice)  # JSON's escapes are Lark's
+        return LLMatcher.grammar_from_lark('start: ' + ' | '.join(texts))
+    schema = {'type': 'object'} if params.json is None else params.json
+    assert isinstance(schema, dict)
+    if params.disable_additional_properties:
+        schema = _closed(schema)
+    if params.whitespace_pattern is not None:
+        style: dict[str, Any] = {'whitespace_pattern': params.whitespace_pattern}
+    elif params.disable_any_whitespace:
+        style = {'whitespace_flexible': False}
+    else:
+        style = {'whitespace_flexible': False, 'item_separator': ', ', 'key_separator': ': '}
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=style)
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with additionalProperties false in every object that does not mention it."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(part) if name not in ('enum', 'const') else part for name, part in schema.items()}
+    if schema.get('type') == 'object' or isinstance(schema.get('properties'), dict):
+        closed.setdefault('additionalProperties', False)
+    return closed
+
+
+def _sentence(message: str) -> str:
+    """llguidance's message on one line: without its picture of the place."""
+    if message.strip().startswith('NoExtension'):
+        return 'no text fits it'
+    lines = [line.strip() for line in message.replace('<non-verbose/>', '').splitlines()]
+    lines = [line for line in lines if line and not line.startswith('^') and ' | ' not in line]
+    text = next((line for line in lines if line.startswith('error: ')), '')  # a regex's own message comes last
+    place = lines[0] if lines else 'it is too complex'
+    text = f'{place.removesuffix("regex parse error:").rstrip()} {text.removeprefix("error: ")}' if text else place
+    return text.strip().rstrip('.')[:300]
