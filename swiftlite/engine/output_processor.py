@@ -89,14 +89,14 @@ class RequestState:
             self.finished,
             self.cached,
             self.request.lora,
-            self.prompt_logprobs() if self._prompt_logprobs is not None else None,
+            self.prompt_logprobs(),
         )
 
-    def prompt_logprobs(self) -> list[dict[int, Logprob] | None]:
-        """One entry a prompt token, None for the first; empty until the engine has sent them. Taken once."""
+    def prompt_logprobs(self) -> list[dict[int, Logprob] | None] | None:
+        """One entry a prompt token, None for the first; None until the engine has sent them, and from then on."""
         known, self._prompt_logprobs = self._prompt_logprobs, None
         if known is None:
-            return []
+            return None
         k, tokens = self.request.params.prompt_logprobs, self.request.prompt_token_ids
         return [None, *(self._logprobs(token, step, k) for token, step in zip(tokens[1:], known, strict=True))]
 
