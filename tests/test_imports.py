@@ -34,13 +34,22 @@ ALLOWED: dict[str, set[str]] = {
     'export': {'template', 'checkpoint', 'hub', 'registry', 'args', 'quant'},
     'infer': ENGINE | {'engine', 'args', 'data'},
     'serve': ENGINE | {'engine', 'args', 'infer'},  # infer.setup: from arguments to what runs
+    'eval': ENGINE | {'engine', 'args', 'data', 'infer'},
     'ui': ENGINE | {'engine', 'args', 'serve'},
     'bench': ENGINE | {'engine', 'args'},
-    'cli': {'args', 'registry', 'train', 'export', 'infer', 'serve', 'ui', 'bench'},
+    'cli': {'args', 'registry', 'train', 'export', 'infer', 'serve', 'eval', 'ui', 'bench'},
     '': {'engine', 'cli'},  # swiftlite/__init__.py and __main__.py
 }
 # packages that a command configures, and whose arguments they may import beside the shared groups
-OWN_ARGS = {'train': 'sft', 'export': 'export', 'infer': 'infer', 'serve': 'deploy', 'bench': 'bench', 'ui': 'app_ui'}
+OWN_ARGS = {
+    'train': 'sft',
+    'export': 'export',
+    'infer': 'infer',
+    'eval': 'eval',
+    'serve': 'deploy',
+    'bench': 'bench',
+    'ui': 'app_ui',
+}
 
 CORE = {'torch', 'transformers', 'safetensors', 'numpy', 'jinja2', 'tokenizers', 'tiktoken', 'tqdm'}
 THIRD_PARTY: dict[str, set[str]] = {

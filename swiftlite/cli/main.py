@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from swiftlite.args.fields import Args
 from swiftlite.cli.help import command_help, overview
-from swiftlite.cli.parse import parse
+from swiftlite.cli.parse import is_config, parse
 from swiftlite.errors import SwiftliteError, UsageError, nearest
 
 
@@ -31,24 +31,28 @@ COMMANDS: dict[str, Command] = {
     'export': Command('swiftlite.args.export:ExportArgs', 'swiftlite.cli.export'),
     'infer': Command('swiftlite.args.infer:InferArgs', 'swiftlite.cli.infer'),
     'deploy': Command('swiftlite.args.deploy:DeployArgs', 'swiftlite.cli.deploy'),
+    'app-ui': Command('swiftlite.args.app_ui:AppUiArgs', 'swiftlite.cli.app_ui'),
+    'eval': Command('swiftlite.args.eval:EvalArgs', 'swiftlite.cli.eval'),
     'bench': Command('swiftlite.args.bench:BenchArgs', 'swiftlite.cli.bench'),
     'models': Command('swiftlite.args.models:ModelsArgs', 'swiftlite.cli.models'),
     'doctor': Command('swiftlite.args.doctor:DoctorArgs', 'swiftlite.cli.doctor'),
 }
-NO_WINDOW = "'swiftlite infer' chats in the terminal, and any OpenAI-compatible client talks to 'swiftlite deploy'"
-NO_TRAINING = "the only training is supervised fine-tuning, 'swiftlite sft'"
-# verbs of ms-swift that this version does not have → what to use instead
+# other names of commands → the command, and the words it gets first
+ROUTES: dict[str, tuple[str, ...]] = {
+    'merge-lora': ('export', '--merge_lora', 'true'),
+    'app': ('app-ui',),
+}
+NO_PAIRS = "the only training is supervised: 'swiftlite sft' on the preferred answers, as query and response"
+# verbs of ms-swift and vLLM that swiftlite does not have → what to use instead
 ABSENT: dict[str, str] = {
-    'app-ui': NO_WINDOW,
-    'app': NO_WINDOW,
-    'web-ui': "every flag of 'swiftlite sft' can stand in a file for --config",
-    'eval': "'swiftlite infer --val_dataset' writes replies beside labels, and harnesses can ask 'swiftlite deploy'",
-    'pt': NO_TRAINING,
-    'rlhf': NO_TRAINING,
-    'dpo': NO_TRAINING,
-    'orpo': NO_TRAINING,
-    'simpo': NO_TRAINING,
-    'merge-lora': "use 'swiftlite export --ckpt_dir … --merge_lora true'",
+    'web-ui': "'swiftlite app-ui' is the page to chat on, and a training is a file of flags: 'swiftlite sft my.yaml'",
+    'pt': "the only training is supervised fine-tuning: 'swiftlite sft' on conversations",
+    'rlhf': NO_PAIRS,
+    'dpo': NO_PAIRS,
+    'orpo': NO_PAIRS,
+    'simpo': NO_PAIRS,
+    'kto': NO_PAIRS,
+    'grpo': NO_PAIRS,
     'serve': "use 'swiftlite deploy --model …'",
 }
 
@@ -83,11 +87,15 @@ def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ('--help', '-h'):
         print(overview({name: command.load().summary for name, command in COMMANDS.items()}))
         return 0 if argv else 2
-    name, words = argv[0].replace('_', '-'), argv[1:]
+    name, words = argv[0].replace('_', '-').lower(), argv[1:]
     if name in ABSENT:
-        raise UsageError(f"this version has no command '{argv[0]}': {ABSENT[name]}")
+        raise UsageError(f"swiftlite has no command '{argv[0]}': {ABSENT[name]}")
+    if name in ROUTES:
+        name, *first = ROUTES[name]
+        words = [*words[:1], *first, *words[1:]] if words and is_config(words[0]) else [*first, *words]
     if name not in COMMANDS:
-        raise UsageError(f"there is no command '{argv[0]}'{nearest(name, COMMANDS) or ': ' + ', '.join(COMMANDS)}")
+        hint = nearest(name, [*COMMANDS, *ROUTES]) or ': ' + ', '.join(COMMANDS)
+        raise UsageError(f"there is no command '{argv[0]}'{hint}")
     command = COMMANDS[name]
     if '--help' in words or '-h' in words:
         print(command_help(command.load(), name))

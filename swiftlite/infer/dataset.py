@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from swiftlite.data.rows import Row
 from swiftlite.data.split import read_split
 from swiftlite.engine.errors import RequestError
 from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.infer.progress import progress
 from swiftlite.infer.results import ResultFile, row
-from swiftlite.infer.session import Session, row_seed
+from swiftlite.infer.seeds import row_seed
+from swiftlite.infer.session import Session
 
 if TYPE_CHECKING:
     from swiftlite.args.infer import InferArgs
@@ -82,8 +83,8 @@ def answer_dataset(args: InferArgs, session: Session, results: ResultFile) -> No
     written = answered_before(tasks, results)
     start, tokens = time.perf_counter(), 0
     left = range(written, len(tasks))
-    with _progress() as bar:
-        progress = bar.add_task('answering', total=len(tasks), completed=written, speed='')
+    with progress() as bar:
+        shown = bar.add_task('answering', total=len(tasks), completed=written, speed='')
         seeds = [row_seed(args.seed, index) for index in left]
         for offset, delta in session.answer([tasks[index].prompt for index in left], seeds=seeds):
             task = tasks[left[offset]]
@@ -92,7 +93,7 @@ def answer_dataset(args: InferArgs, session: Session, results: ResultFile) -> No
             if delta.finish_reason is None:
                 continue
             task.finished = True
-            bar.update(progress, advance=1, speed=f'{tokens / (time.perf_counter() - start):.0f} tokens/s')
+            bar.update(shown, advance=1, speed=f'{tokens / (time.perf_counter() - start):.0f} tokens/s')
             while written < len(tasks) and tasks[written].finished:
                 _finish(tasks[written], results, bar.console if verbose else None)
                 written += 1
@@ -124,9 +125,3 @@ def _finish(task: Task, results: ResultFile, console: Console | None) -> None:
         lines = [f'query:    {row(task.messages, "", None)["query"]}', f'response: {task.response}']
         lines += [f'label:    {task.label}'] if task.label is not None else []
         console.print('\n'.join(lines) + '\n', markup=False, highlight=False, soft_wrap=True)
-
-
-def _progress() -> Progress:
-    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[speed]}')]
-    console = Console()
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)

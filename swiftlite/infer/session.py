@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from swiftlite.checkpoint.tokenizer import load_tokenizer
 from swiftlite.engine.engine import Engine
 from swiftlite.engine.errors import RequestError
 from swiftlite.engine.output_processor import RequestState
-from swiftlite.engine.outputs import CompletionOutput
+from swiftlite.engine.outputs import CompletionOutput, TokenLogprobs
 from swiftlite.engine.request import EngineRequest, LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
 from swiftlite.errors import UsageError, nearest
@@ -70,11 +69,15 @@ class Session:
     def encode(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Token ids of a conversation; RequestError if it leaves no room for an answer."""
         ids = self.template.encode(messages, tools=tools)
+        self.check_length(ids)
+        return ids
+
+    def check_length(self, ids: Sequence[int]) -> None:
+        """RequestError if `ids` leave no room for another token."""
         if len(ids) >= self.max_model_len:
             raise RequestError(
                 f'the conversation has {len(ids)} tokens, but the model takes {self.max_model_len} in all'
             )
-        return ids
 
     def params(self, prompt: Sequence[int], seed: int | None = None) -> SamplingParams:
         """Sampling of the answer to `prompt`: at most --max_new_tokens, and what the context has left.
@@ -125,13 +128,28 @@ class Session:
             for request_id in running:
                 self._engine.abort(request_id)
 
+    def score(self, rows: Sequence[list[int]], at_once: int | None = None) -> Iterator[tuple[int, list[TokenLogprobs]]]:
+        """(which row, the log-probability and rank of each of its tokens but the first), as they come."""
+        waiting = iter(enumerate(rows))
+        running: dict[str, int] = {}
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        try:
+            while True:
+                for index, ids in itertools.islice(waiting, None if at_once is None else at_once - len(running)):
+                    request = EngineRequest(f'score-{next(self._ids)}', ids, params, self.lora)
+                    self._engine.add_request(request)
+                    running[request.request_id] = index
+                if not running:
+                    return
+                for output in self._engine.step():
+                    if output.request_id in running and output.prompt_logprobs is not None:
+                        yield running.pop(output.request_id), output.prompt_logprobs
+        finally:
+            for request_id in running:
+                self._engine.abort(request_id)
+
     def close(self) -> None:
         self._engine.shutdown()
-
-
-def row_seed(seed: int, row: int) -> int:
-    """The seed of the answer to a row, so that it is the same however many rows were answered before in this run."""
-    return random.Random(f'{seed}/{row}').getrandbits(63)
 
 
 def sampling(args: GenerationArgs, defaults: dict[str, Any]) -> dict[str, Any]:

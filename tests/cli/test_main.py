@@ -79,8 +79,33 @@ def test_usage_error_is_one_sentence_and_status_2(capsys, line, said):
     assert out == '' and said in err and err.count('\n') == 1
 
 
-def test_commands_the_issue_leaves_out_are_not_offered():
-    assert not {'app-ui', 'eval', 'pt', 'rlhf', 'web-ui'} & set(COMMANDS)
+@pytest.mark.parametrize(
+    ('line', 'command', 'value'),
+    [
+        ('merge-lora --ckpt_dir a', 'export', ('merge_lora', True)),
+        ('merge_lora --ckpt_dir a --output_dir b', 'export', ('output_dir', 'b')),
+        ('app --model tiny-chat', 'app-ui', ('model_id_or_path', 'tiny-chat')),
+        ('app_ui --port 0', 'app-ui', ('port', 0)),
+        ('EVAL --eval_dataset a.jsonl', 'eval', ('eval_dataset', ['a.jsonl'])),
+    ],
+)
+def test_other_names_of_commands(fake, line, command, value):
+    calls = fake(command)
+    assert run(line.split()) == 0
+    assert getattr(calls[0], value[0]) == value[1]
+
+
+def test_a_file_of_flags_stands_first_and_sets_variables(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.os, 'environ', {'KEPT': 'shell'})
+    (tmp_path / 'sft.yaml').write_text('ENV:\n  KEPT: file\n  FRESH: 1\ndataset: a\nlora_rank: 4\n')
+    calls = fake('sft')
+    assert run(['sft', str(tmp_path / 'sft.yaml'), '--lora_rank', '2']) == 0
+    assert (calls[0].dataset, calls[0].lora_rank) == (['a'], 2)
+    assert cli.os.environ == {'KEPT': 'shell', 'FRESH': '1'}
+    (tmp_path / 'merge.json').write_text('{"ckpt_dir": "a"}')
+    calls = fake('export')
+    assert run(['merge-lora', str(tmp_path / 'merge.json')]) == 0
+    assert calls[0].merge_lora and calls[0].ckpt_dir == 'a'
 
 
 @pytest.mark.parametrize('line', [['--help'], ['help'], ['-h']])

@@ -170,7 +170,7 @@ def test_vllm_line():
     assert (args.enable_lora, args.enforce_eager, args.enable_prefix_caching) == (True, True, False)
     assert (args.tensor_parallel_size, args.dtype, args.lora_modules, args.seed) == (2, 'fp32', ['x=/x'], 3)
     assert (args.max_num_seqs, args.gpu_memory_utilization, args.host, args.port) == (8, 0.5, '127.0.0.1', 0)
-    assert args.api_key == 'secret'
+    assert args.api_key == ['secret']
     assert read('-tp 4', DeployArgs, 'deploy').tensor_parallel_size == 4
 
 

@@ -1,0 +1,1 @@
+"""Answers to data whose answers are known, and how good they are."""
