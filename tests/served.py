@@ -81,7 +81,9 @@ class ServerThread:
 
         self._loop = asyncio.get_running_loop()
         adapters = options.pop('adapters', {})
-        service_options = {key: options.pop(key) for key in ('api_key', 'defaults') if key in options}
+        service_options = {
+            key: options.pop(key) for key in ('api_keys', 'defaults', 'limits', 'allowed_origins') if key in options
+        }
         try:
             engine = await AsyncEngine.start(
                 EngineConfig(str(path), device='cpu', enable_lora=bool(adapters), **options)

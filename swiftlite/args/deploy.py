@@ -20,7 +20,12 @@ class DeployArgs(RunArgs):
 
     host: str = arg('0.0.0.0', 'address to listen on', group='server')
     port: int = arg(8000, 'port to listen on; 0: a free one', group='server', low=0, high=65535)
-    api_key: str | None = arg(None, 'clients must send this as a bearer token', group='server')
+    api_key: list[str] = arg([], 'clients must send one of these as a bearer token', group='server')
+    allowed_origins: list[str] = arg(
+        [],
+        "web pages that may call the server from a browser, such as https://chat.example; '*' for all",
+        group='server',
+    )
     ssl_keyfile: str | None = arg(None, 'key for https', group='server')
     ssl_certfile: str | None = arg(None, 'certificate for https', group='server')
     served_model_name: list[str] = arg(
@@ -28,6 +33,19 @@ class DeployArgs(RunArgs):
     )
     owned_by: str = arg('swiftlite', 'owned_by in /v1/models', group='server')
     verbose: bool = arg(True, 'log every request', group='server')
+    max_queued_requests: int | None = arg(
+        None,
+        'requests that may wait beside those in the batch (--max_num_seqs); more are told to try later (429)',
+        group='server',
+        low=0,
+        shown='no limit',
+    )
+    request_timeout: float = arg(
+        0, 'seconds that a request may take before it is cut off (504); 0: no limit', group='server', low=0
+    )
+    max_body_size: float = arg(
+        32, 'MiB that a request may hold; a longer one is refused (413)', group='server', low=0.001
+    )
     log_interval: float = arg(10, 'seconds between lines of statistics; 0: none', group='server', low=0)
     shutdown_timeout: float = arg(
         30, 'seconds that running requests have to finish when the server is stopped', group='server', low=0

@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from swiftlite.engine.outputs import CompletionOutput, RequestOutput
+from swiftlite.engine.outputs import RequestOutput
+from swiftlite.serve.answer import Answer
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.ids import response_id
-from swiftlite.serve.logprobs import CompletionLogprobs, joined
+from swiftlite.serve.logprobs import CompletionLogprobs, joined, prompt_logprobs
 from swiftlite.serve.prompts import encode_prompt, prompt_list, truncated
-from swiftlite.serve.protocol import CompletionBody, refuse_unsupported
+from swiftlite.serve.protocol import CompletionBody
+from swiftlite.serve.refused import refuse_unsupported
 from swiftlite.serve.reply import GenerationReply
-from swiftlite.serve.sampling import sampling_params, token_budget
+from swiftlite.serve.sampling import check_sampling, sampling_params, token_budget
 from swiftlite.serve.service import Job, Service
-from swiftlite.serve.usage import Usage, check_stream_options
+from swiftlite.serve.structured import wanted_structure
+from swiftlite.serve.usage import check_stream
 
 DEFAULT_MAX_TOKENS = 16
+KINDS = ('text_completion', 'text_completion')
 
 
-async def create_completion(service: Service, body: CompletionBody) -> GenerationReply:
+async def create_completion(service: Service, body: CompletionBody, request_id: str | None = None) -> GenerationReply:
     """Check the request, encode its prompts, and return the response that generates; ApiError for what is refused."""
+    service.check_room()
     refuse_unsupported(body)
-    check_stream_options(body)
+    check_stream(body)
     model = service.models.get(body.model)
-    if body.echo and body.logprobs is not None:
-        raise ApiError('logprobs of an echoed prompt are not supported; ask for echo or logprobs.', param='logprobs')
+    silent = body.max_tokens == 0
+    if silent and not body.echo:
+        raise ApiError('max_tokens is 0: that needs echo, else there is nothing to answer.', param='max_tokens')
+    structure = wanted_structure(body)
     given = prompt_list(body.prompt)
     prompts = [await encode_prompt(service, prompt, body) for prompt in given]
-    prompts = [truncated(ids, body, body.max_tokens, service.max_model_len) for ids in prompts]
+    wanted = 1 if silent else body.max_tokens
+    prompts = [truncated(ids, body, wanted, service.max_model_len) for ids in prompts]
     params = [
         sampling_params(
             body,
             defaults=service.defaults,
-            max_tokens=token_budget(len(ids), body.max_tokens, service.max_model_len, DEFAULT_MAX_TOKENS, 'prompt'),
+            max_tokens=token_budget(len(ids), wanted, service.max_model_len, DEFAULT_MAX_TOKENS, 'prompt'),
             logprobs=body.logprobs,
             vocab_size=service.vocab_size,
+            structure=structure,
+            prompt_logprobs=body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs,
         )
         for ids in prompts
     ]
-    job = Job(response_id('cmpl', body.request_id), model, prompts, params, body.n, body.cache_salt)
+    await check_sampling(params[0], service)
+    job = Job(
+        response_id('cmpl', body.request_id or request_id), model, prompts, params, body.n, body.cache_salt, silent
+    )
     echoes = [_echo(service, prompt, body) for prompt in given]
     choices = [CompletionChoice(index, body, echoes[index // body.n]) for index in range(job.size)]
-    return GenerationReply(service, CompletionAnswer(job, body, choices))
+    return GenerationReply(service, Answer(job, body, choices, KINDS))
 
 
 def _echo(service: Service, prompt: str | list[int], body: CompletionBody) -> str:
@@ -54,84 +66,56 @@ def _echo(service: Service, prompt: str | list[int], body: CompletionBody) -> st
 
 
 class CompletionChoice:
-    """One sample on its way: turns engine output into stream entries and keeps what they add up to."""
+    """One sample on its way; see `answer.Choice`. With max_tokens 0 it shows nothing of what the model wrote."""
 
     def __init__(self, index: int, body: CompletionBody, echo: str) -> None:
         self.index = index
         self._body = body
         self._echo = echo
+        self._silent = body.max_tokens == 0
+        self._prompt: list[int] = []
+        self._prompt_logprobs: list[dict[str, Any] | None] | None = None
         self._text: list[str] = []
         self._token_ids: list[int] = []
         self._parts: list[dict[str, Any]] = []
         self._lists = CompletionLogprobs(body.logprobs or 0, body.return_tokens_as_token_ids)
         self._finish: dict[str, Any] = {'finish_reason': None, 'stop_reason': None}
 
-    def opening(self) -> list[dict[str, Any]]:
-        """The echoed prompt, where it was asked for."""
-        return [self._entry(self._echo, None)] if self._echo else []
-
-    def feed(self, output: CompletionOutput) -> list[dict[str, Any]]:
-        final = output.finish_reason is not None
+    def opening(self, output: RequestOutput) -> list[dict[str, Any]]:
+        self._prompt = output.prompt_token_ids
+        if self._body.prompt_logprobs is not None:
+            self._prompt_logprobs = prompt_logprobs(output)
         logprobs = None
-        if self._body.logprobs is not None and output.logprobs:
-            logprobs = self._lists.feed(output.token_ids, output.logprobs)
+        if self._body.echo and self._body.logprobs is not None and output.prompt_logprobs is not None:
+            logprobs = self._lists.feed(output.prompt_token_ids, output.prompt_logprobs)
             self._parts.append(logprobs)
-        self._text.append(output.text)
-        self._token_ids += output.token_ids
-        if final:
-            self._finish = {'finish_reason': output.finish_reason, 'stop_reason': output.stop_reason}
-        if not (output.text or logprobs or final or self._body.return_token_ids):
-            return []
-        entry = self._entry(output.text, logprobs) | self._finish
-        return [entry | ({'token_ids': list(output.token_ids)} if self._body.return_token_ids else {})]
+        extra = {'prompt_token_ids': self._prompt} if self._body.return_token_ids else {}
+        return [self._entry(self._echo, logprobs) | extra] if self._echo or extra else []
 
-    def whole(self, prompt: list[int]) -> dict[str, Any]:
-        """The entry of `choices` in a response that was not streamed."""
+    def feed(self, output: RequestOutput) -> list[dict[str, Any]]:
+        new = output.outputs[0]
+        final = new.finish_reason is not None
+        if self._silent:
+            self._finish = {'finish_reason': 'length', 'stop_reason': None}
+            return [self._entry('', None) | self._finish] if final else []
+        logprobs = None
+        if self._body.logprobs is not None and new.logprobs:
+            logprobs = self._lists.feed(new.token_ids, new.logprobs)
+            self._parts.append(logprobs)
+        self._text.append(new.text)
+        self._token_ids += new.token_ids
+        if final:
+            self._finish = {'finish_reason': new.finish_reason, 'stop_reason': new.stop_reason}
+        if not (new.text or logprobs or final or self._body.return_token_ids):
+            return []
+        entry = self._entry(new.text, logprobs) | self._finish
+        return [entry | ({'token_ids': list(new.token_ids)} if self._body.return_token_ids else {})]
+
+    def whole(self) -> dict[str, Any]:
         entry = self._entry(self._echo + ''.join(self._text), joined(self._parts)) | self._finish
         if self._body.return_token_ids:
-            entry |= {'token_ids': self._token_ids, 'prompt_token_ids': prompt}
-        return entry
+            entry |= {'token_ids': self._token_ids, 'prompt_token_ids': self._prompt}
+        return entry | ({} if self._prompt_logprobs is None else {'prompt_logprobs': self._prompt_logprobs})
 
     def _entry(self, text: str, logprobs: dict[str, Any] | None) -> dict[str, Any]:
         return {'index': self.index, 'text': text, 'logprobs': logprobs, 'finish_reason': None}
-
-
-class CompletionAnswer:
-    """The response of one completion request, streamed or whole."""
-
-    def __init__(self, job: Job, body: CompletionBody, choices: list[CompletionChoice]) -> None:
-        self.job = job
-        self.stream = body.stream
-        self._body = body
-        self._choices = choices
-        self._usage = Usage(job)
-        self._created = int(time.time())
-
-    def opening(self) -> list[dict[str, Any]]:
-        return [self._chunk(entry) for choice in self._choices for entry in choice.opening()]
-
-    def feed(self, index: int, output: RequestOutput) -> list[dict[str, Any]]:
-        self._usage.add(index, output)
-        entries = self._choices[index].feed(output.outputs[0])
-        return [self._chunk(entry) for entry in entries] if self.stream else []
-
-    def closing(self) -> list[dict[str, Any]]:
-        options = self._body.stream_options
-        if options is None or not options.include_usage:
-            return []
-        return [self._envelope() | {'choices': [], 'usage': self._usage.counts()}]
-
-    def body(self) -> dict[str, Any]:
-        choices = [choice.whole(self.job.prompts[choice.index // self.job.n]) for choice in self._choices]
-        return self._envelope() | {'choices': choices, 'usage': self._usage.counts()}
-
-    def _chunk(self, entry: dict[str, Any]) -> dict[str, Any]:
-        return self._envelope() | {'choices': [entry]} | self._usage.in_chunk(self._body)
-
-    def _envelope(self) -> dict[str, Any]:
-        return {
-            'id': self.job.id,
-            'object': 'text_completion',
-            'created': self._created,
-            'model': self.job.model.name,
-        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swiftlite.engine.errors import EngineDeadError, RequestError
@@ -14,20 +14,32 @@ ERROR_TYPES = {
     404: 'NotFoundError',
     405: 'MethodNotAllowedError',
     413: 'BadRequestError',
+    429: 'RateLimitError',
     500: 'InternalServerError',
     503: 'ServiceUnavailableError',
+    504: 'TimeoutError',
 }
+FAULT = 'The server failed on this request; its log says why.'
 
 
 class ApiError(Exception):
-    """A refused or failed request: HTTP `status`, one sentence, and the request field it is about."""
+    """A refused or failed request: HTTP `status`, one sentence, the request field it is about, extra headers."""
 
-    def __init__(self, message: str, *, status: int = 400, type: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        type: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.type = type or ERROR_TYPES.get(status, 'InternalServerError')
         self.param = param
+        self.headers = dict(headers or {})
 
     @property
     def body(self) -> dict[str, Any]:
@@ -42,33 +54,59 @@ def as_api_error(error: BaseException) -> ApiError | None:
         case EngineDeadError():
             return ApiError(f'The engine stopped while it worked on this request: {error}', status=503)
         case RequestError() | SwiftliteError():
-            return ApiError(str(error))
+            return ApiError(_sentence(str(error)))
     return None
 
 
 def validation_error(errors: Sequence[dict[str, Any]], limit: int = 3) -> ApiError:
     """Pydantic's error list as one sentence; `param` is the dotted path of the first wrong field."""
-    sentences = []
-    for error in errors[:limit]:
+    wrong: dict[str, list[dict[str, Any]]] = {}
+    for error in errors:
         path = _field_path(error['loc'])
-        if error['type'] == 'json_invalid':
-            return ApiError(f'The body is not valid JSON: {error["ctx"]["error"]} at character {error["loc"][-1]}.')
         if not path:
             return ApiError('The body must be a JSON object sent with Content-Type: application/json.')
-        if error['type'] == 'missing':
-            sentences.append(f'{path} is required')
-        else:
-            sentences.append(f'{path}: {_plain(error["msg"])}')
-    more = f' (and {len(errors) - limit} more)' if len(errors) > limit else ''
-    return ApiError('; '.join(sentences) + more + '.', param=_field_path(errors[0]['loc']))
+        wrong.setdefault(path, []).append(error)
+    sentences = [_field_sentence(path, found) for path, found in list(wrong.items())[:limit]]
+    more = f' (and {len(wrong) - limit} more)' if len(wrong) > limit else ''
+    return ApiError('; '.join(sentences) + more + '.', param=next(iter(wrong)))
+
+
+def _field_sentence(path: str, errors: Sequence[dict[str, Any]]) -> str:
+    """What is wrong with one field; several errors are the kinds of value that it may have."""
+    if errors[0]['type'] == 'missing':
+        return f'{path} is required'
+    for error in errors:
+        if error['type'] == 'value_error':
+            return f'{path} must {error["msg"].removeprefix("Value error, ")}'
+    messages = dict.fromkeys(_plain(error['msg']) for error in errors)
+    return f'{path} must {" or ".join(messages)}{_given(errors[0])}'
+
+
+def _given(error: dict[str, Any]) -> str:
+    value = error.get('input')
+    return '' if isinstance(value, dict | list) else f', not {value!r:.60}'
 
 
 def _field_path(loc: Sequence[str | int]) -> str:
     path = ''
     for part in loc[1:] if loc and loc[0] in ('body', 'query', 'path') else loc:
-        path += f'[{part}]' if isinstance(part, int) else f'.{part}' if path else part
+        if isinstance(part, int):
+            path += f'[{part}]'
+        elif part not in KINDS:
+            path += f'.{part}' if path else part
     return path
 
 
+# pydantic's names for the kinds that one field may have
+KINDS = ('str', 'int', 'float', 'bool', 'list[str]', 'list[int]', 'list[list[int]]', 'dict[str,any]')
+
+
 def _plain(message: str) -> str:
-    return message.removeprefix('Value error, ').rstrip('.')
+    message = message.removeprefix('Input should ').rstrip('.')
+    return message if message.startswith(('be ', 'have ', 'match ')) else f'follow its type ({message})'
+
+
+def _sentence(text: str) -> str:
+    """One line with a full stop: some messages come from libraries."""
+    text = ' '.join(text.split())
+    return text if text.endswith('.') else f'{text}.'

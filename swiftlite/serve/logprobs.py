@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from swiftlite.engine.outputs import Logprob
+from swiftlite.engine.outputs import Logprob, RequestOutput
 
 
 def chat_logprobs(
@@ -49,6 +49,16 @@ class CompletionLogprobs:
         return top
 
 
+def prompt_logprobs(output: RequestOutput) -> list[dict[str, Any] | None] | None:
+    """Token id → logprob, rank and text for each prompt token; None for the first, which nothing predicts."""
+    if output.prompt_logprobs is None:
+        return None
+    return [
+        None if step is None else {str(token): _prompt_token(value) for token, value in step.items()}
+        for step in output.prompt_logprobs
+    ]
+
+
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The lists of several `CompletionLogprobs.feed` results, end to end."""
     if not parts:
@@ -64,6 +74,10 @@ def _best(step: dict[int, Logprob], top: int, chosen: int | None = None) -> list
 def _chat_token(token: int, value: Logprob, as_ids: bool) -> dict[str, Any]:
     text = _name(token, value.decoded_token, as_ids)
     return {'token': text, 'logprob': _finite(value.logprob), 'bytes': list(text.encode('utf-8', 'replace'))}
+
+
+def _prompt_token(value: Logprob) -> dict[str, Any]:
+    return {'logprob': _finite(value.logprob), 'rank': value.rank, 'decoded_token': value.decoded_token}
 
 
 def _name(token: int, text: str | None, as_ids: bool) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from swiftlite.errors import nearest
 from swiftlite.serve.errors import ApiError
+from swiftlite.serve.protocol import ChatBody, TemplateOptions, TokenizeBody
+from swiftlite.template import Template
 
+TOOL_NAME = re.compile(r'[\w.:/-]{1,128}')
 ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'assistant': 'assistant', 'tool': 'tool'}
 
 
@@ -16,8 +20,31 @@ def template_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [_message(message, f'messages[{index}]') for index, message in enumerate(messages)]
 
 
+def template_options(body: ChatBody | TokenizeBody, template: Template) -> dict[str, Any]:
+    """Keyword arguments of `Template.encode` that the request asks for: whether the model thinks first."""
+    options = body.chat_template_kwargs or TemplateOptions()
+    if options.unknown:
+        raise ApiError(
+            f'chat_template_kwargs has {", ".join(options.unknown)}; valid is enable_thinking'
+            f'{nearest(options.unknown[0], ["enable_thinking"])}.',
+            param='chat_template_kwargs',
+        )
+    thinking = options.enable_thinking
+    effort = getattr(body, 'reasoning_effort', None)
+    if effort not in (None, 'none'):
+        raise ApiError(
+            'reasoning_effort was refused: thinking has no levels here; "none" or chat_template_kwargs '
+            '{"enable_thinking": …} switch it.',
+            param='reasoning_effort',
+        )
+    if effort == 'none' and thinking is None and template.spec.thinking == 'optional':
+        thinking = False
+    return {} if thinking is None else {'enable_thinking': thinking}
+
+
 def check_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     """Check that every tool is {'type': 'function', 'function': {'name', 'description'?, 'parameters'?}}."""
+    names = set()
     for index, tool in enumerate(tools or []):
         path = f'tools[{index}]'
         if tool.get('type', 'function') != 'function':
@@ -25,8 +52,21 @@ def check_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | No
         function = tool.get('function')
         if not isinstance(function, dict) or not isinstance(function.get('name'), str) or not function['name']:
             raise ApiError(f'{path}.function must be an object with a name.', param=f'{path}.function')
-        if not isinstance(function.get('parameters') or {}, dict):
-            raise ApiError(f'{path}.function.parameters must be a JSON schema object.', param=f'{path}.function')
+        name, parameters = function['name'], function.get('parameters') or {}
+        if not TOOL_NAME.fullmatch(name):
+            raise ApiError(
+                f'{path}.function.name is {name!r:.140}; valid are up to 128 letters, digits and _ . : / -.',
+                param=f'{path}.function.name',
+            )
+        if name in names:
+            raise ApiError(f"{path}.function.name '{name}' is the name of two tools.", param=f'{path}.function.name')
+        names.add(name)
+        if not isinstance(parameters, dict) or parameters.get('type', 'object') != 'object':
+            raise ApiError(
+                f'{path}.function.parameters must be a JSON schema of an object.', param=f'{path}.function.parameters'
+            )
+        if not isinstance(function.get('strict') or False, bool):
+            raise ApiError(f'{path}.function.strict must be true or false.', param=f'{path}.function.strict')
         check_text(json.dumps(tool, ensure_ascii=False), path)
     return tools or None
 
@@ -56,7 +96,7 @@ def _message(message: dict[str, Any], path: str) -> dict[str, Any]:
     if message.get('content') is None and not calls:
         raise ApiError(f'{path}.content is required.', param=f'{path}.content')
     plain['content'] = _content(message.get('content'), f'{path}.content')
-    for key in ('name', 'tool_call_id'):
+    for key in ('name', 'tool_call_id', 'reasoning_content'):
         value = message.get(key)
         if value is not None:
             if not isinstance(value, str):
@@ -101,4 +141,5 @@ def _tool_call(call: Any, path: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise ApiError(f'{path}.function.arguments must be a JSON object.', param=path)
     check_text(function['name'] + json.dumps(arguments, ensure_ascii=False), f'{path}.function')
-    return {'type': 'function', 'function': {'name': function['name'], 'arguments': arguments}}
+    known = {'id': call['id']} if isinstance(call.get('id'), str) else {}
+    return {**known, 'type': 'function', 'function': {'name': function['name'], 'arguments': arguments}}

@@ -86,6 +86,12 @@ class ServedModels:
     def remove(self, name: str) -> None:
         del self._adapters[name]
 
+    def forget(self, lora: LoRARequest) -> None:
+        """Take away an adapter that the engine has lost, unless its name stands for another one by now."""
+        model = self._adapters.get(lora.lora_name)
+        if model is not None and model.lora == lora:
+            self.remove(lora.lora_name)
+
     def card(self, model: ServedModel) -> dict[str, Any]:
         """One object of the /v1/models list."""
         return {

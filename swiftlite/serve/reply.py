@@ -6,52 +6,60 @@ import asyncio
 import contextlib
 import json
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from swiftlite.engine.outputs import RequestOutput
-from swiftlite.serve.errors import ApiError, as_api_error
-from swiftlite.serve.service import Job, Service
+from swiftlite.serve.answer import Answer
+from swiftlite.serve.errors import FAULT, ApiError, as_api_error
+from swiftlite.serve.service import Service
 
 logger = logging.getLogger('swiftlite.serve')
 
 JSON_HEADERS = [(b'content-type', b'application/json')]
+CUT_SECONDS = 5.0  # for an answer that is cut short to reach its client
 SSE_HEADERS = [(b'content-type', b'text/event-stream; charset=utf-8'), (b'cache-control', b'no-cache')]
 
 
-class Answer(Protocol):
-    """One response under construction: `feed` takes what the engine yields and returns the chunks it makes."""
-
-    job: Job
-    stream: bool
-
-    def opening(self) -> list[dict[str, Any]]: ...
-    def feed(self, index: int, output: RequestOutput) -> list[dict[str, Any]]: ...
-    def closing(self) -> list[dict[str, Any]]: ...
-    def body(self) -> dict[str, Any]: ...
-
-
 class GenerationReply(Response):
-    """Runs `answer` to its end. Headers go out with the first token, so that an early failure keeps its status."""
+    """Runs `answer` to its end. Headers go out with the first token, so that an early failure keeps its status.
+
+    A request that waits in vain or takes too long (`Limits`) ends with 429 or 504; a stream that has begun, with an
+    event that holds the error.
+    """
 
     def __init__(self, service: Service, answer: Answer) -> None:
         super().__init__(media_type='text/event-stream' if answer.stream else 'application/json')
         self.service = service
         self.answer = answer
+        self._cut: ApiError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        job, limit = self.answer.job, self.service.limits.request_timeout
+        try:
+            self.service.check_room(job.size)
+        except ApiError as error:
+            await error_reply(error)(scope, receive, send)
+            return
         work = asyncio.create_task(self._work(send))
         gone = asyncio.create_task(_disconnect(receive))
-        self.service.tasks.add(work)
+
+        def cut(error: ApiError) -> None:
+            self._cut = error
+            work.cancel()
+
+        self.service.running[job] = cut
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({work, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                cut(ApiError(f'The request took longer than the {limit:g} s that this server gives one.', status=504))
+                await asyncio.wait({work, gone}, timeout=CUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            del self.service.running[job]
             work.cancel()
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-            self.service.tasks.discard(work)
         if not work.cancelled():
             work.result()
 
@@ -61,27 +69,25 @@ class GenerationReply(Response):
             async with contextlib.aclosing(self.service.generate(self.answer.job)) as outputs:
                 async for index, output in outputs:
                     chunks = self.answer.feed(index, output)
-                    if self.answer.stream:
-                        if not started:
-                            started = True
-                            await send(_start(200, SSE_HEADERS))
-                            chunks = [*self.answer.opening(), *chunks]
-                        if chunks:
-                            await send(_body(b''.join(map(event, chunks)), more=True))
+                    if chunks and not started:
+                        started = True
+                        await send(_start(200, SSE_HEADERS))
+                    if chunks:
+                        await send(_body(b''.join(map(event, chunks)), more=True))
             if self.answer.stream:
                 await send(_body(b''.join(map(event, self.answer.closing())) + b'data: [DONE]\n\n'))
             else:
                 await _send_json(send, 200, self.answer.body())
             return
         except asyncio.CancelledError:
-            if self.service.closing is None:
+            if self._cut is None:
                 raise
-            error = ApiError(self.service.closing, status=503)
+            error = self._cut
         except Exception as fault:
             known = as_api_error(fault)
             if known is None:
                 logger.exception('Request %s failed', self.answer.job.id)
-            error = known or ApiError('The server failed on this request; its log says why.', status=500)
+            error = known or ApiError(FAULT, status=500)
         if started:
             await send(_body(event(error.body) + b'data: [DONE]\n\n'))
         else:
@@ -98,7 +104,7 @@ class JsonReply(Response):
 
 
 def error_reply(error: ApiError) -> JsonReply:
-    return JsonReply(error.body, status_code=error.status)
+    return JsonReply(error.body, status_code=error.status, headers=error.headers)
 
 
 def dumps(content: Any) -> bytes:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swiftlite.engine.errors import RequestError
+from swiftlite.engine.grammar import check_structured_outputs
 from swiftlite.engine.sampling_params import MAX_LOGPROBS, SamplingParams
+from swiftlite.engine.structured import StructuredOutputsParams
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.protocol import GenerationBody
+
+if TYPE_CHECKING:
+    from swiftlite.serve.service import Service
 
 # Fields with the same name and meaning in SamplingParams; None means the checkpoint's default.
 DEFAULTED = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty', 'frequency_penalty', 'presence_penalty')
@@ -21,6 +27,8 @@ def sampling_params(
     max_tokens: int,
     logprobs: int | None,
     vocab_size: int,
+    structure: StructuredOutputsParams | None = None,
+    prompt_logprobs: int | None = None,
     template_stops: tuple[tuple[str, ...], tuple[int, ...]] = ((), ()),
 ) -> SamplingParams:
     """The parameters of one sample. `template_stops`: stop strings and ids that end a turn; `ignore_eos` lifts them.
@@ -31,8 +39,10 @@ def sampling_params(
     values |= {name: value for name in DEFAULTED if (value := getattr(body, name)) is not None}
     stop_strings, stop_ids = ((), ()) if body.ignore_eos else template_stops
     check_token_ids(body.stop_token_ids or [], vocab_size, 'stop_token_ids')
-    if logprobs is not None and logprobs > MAX_LOGPROBS:
-        raise ApiError(f'{logprobs} log probabilities per token were asked for; the most is {MAX_LOGPROBS}.')
+    check_token_ids(body.allowed_token_ids or [], vocab_size, 'allowed_token_ids')
+    for name, count in (('logprobs', logprobs), ('prompt_logprobs', prompt_logprobs)):
+        if count is not None and count > MAX_LOGPROBS:
+            raise ApiError(f'{count} {name} a token were asked for; the most is {MAX_LOGPROBS}.', param=name)
     if body.min_tokens > max_tokens:
         raise ApiError(f'min_tokens ({body.min_tokens}) is larger than max_tokens ({max_tokens}).', param='min_tokens')
     try:
@@ -46,9 +56,24 @@ def sampling_params(
             max_tokens=max_tokens,
             min_tokens=body.min_tokens,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
             logit_bias=_logit_bias(body.logit_bias, vocab_size),
+            allowed_token_ids=body.allowed_token_ids,
+            bad_words=body.bad_words,
             skip_special_tokens=body.skip_special_tokens,
+            spaces_between_special_tokens=body.spaces_between_special_tokens,
+            structured_outputs=structure,
         )
+    except RequestError as error:
+        raise ApiError(str(error)) from None
+
+
+async def check_sampling(params: SamplingParams, service: Service) -> None:
+    """ApiError for what only shows with the tokenizer: a grammar that cannot be used, bad words without tokens."""
+    try:
+        params.update_from_tokenizer(service.engine.tokenizer)
+        if params.structure is not None:
+            await asyncio.to_thread(check_structured_outputs, params.structure, service.engine.tokenizer)
     except RequestError as error:
         raise ApiError(str(error)) from None
 

@@ -23,7 +23,7 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.setup import Setup, prepare
 from swiftlite.serve.app import create_app
 from swiftlite.serve.models_list import ServedModels
-from swiftlite.serve.service import Service
+from swiftlite.serve.service import Limits, Service
 from swiftlite.serve.stats_log import log_stats
 
 if TYPE_CHECKING:
@@ -129,16 +129,26 @@ async def _start(args: DeployArgs, setup: Setup) -> Service:
     except BaseException:
         await engine.shutdown(drain=False)
         raise
-    return Service(engine, models, template, setup.defaults, args.api_key, setup.config.enable_lora)
+    return Service(
+        engine,
+        models,
+        template,
+        setup.defaults,
+        setup.config.enable_lora,
+        Limits(args.max_queued_requests, args.request_timeout or None, int(args.max_body_size * 2**20)),
+        tuple(args.api_key),
+        tuple(args.allowed_origins),
+    )
 
 
 async def _finish(server: uvicorn.Server, serving: asyncio.Task[None], service: Service, timeout: float) -> None:
     """Take no more connections, let what runs finish for `timeout` seconds, then cut it with an error."""
     for listener in getattr(server, 'servers', []):
         listener.close()  # uvicorn does so a tenth of a second later
-    if service.tasks:
+    if service.running:
         print(
-            f'Finishing {len(service.tasks)} running requests, at most {timeout:g} s (again: stop at once)', flush=True
+            f'Finishing {len(service.running)} running requests, at most {timeout:g} s (again: stop at once)',
+            flush=True,
         )
     server.should_exit = True
     done, _ = await asyncio.wait({serving}, timeout=timeout)

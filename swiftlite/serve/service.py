@@ -23,6 +23,15 @@ INLINE_ENCODE = 20_000  # characters; longer prompts are tokenized beside the ev
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the server takes. None: no limit. `max_queued_requests`: beyond the batch; `request_timeout`: seconds."""
+
+    max_queued_requests: int | None = None
+    request_timeout: float | None = None
+    max_body_bytes: int = 32 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
 class Job:
     """The sequences of one HTTP request: every prompt n times. Choice i is sample i % n of prompt i // n."""
 
@@ -32,6 +41,7 @@ class Job:
     params: list[SamplingParams]  # one a prompt
     n: int = 1
     cache_salt: str | None = None
+    prompt_only: bool = False  # the one token that is made is not shown
 
     def __post_init__(self) -> None:
         if self.size > MAX_SEQUENCES:
@@ -50,16 +60,18 @@ class Service:
     models: ServedModels
     template: Template | None
     defaults: dict[str, Any] = field(default_factory=dict)
-    api_key: str | None = None
     lora_enabled: bool = False
+    limits: Limits = field(default_factory=Limits)
+    api_keys: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()  # of web pages that may call; '*' for all
     metrics: Metrics = field(init=False)
     adapter_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     numbers: Iterator[int] = field(default_factory=itertools.count)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # requests being answered
-    closing: str | None = None  # why the requests in flight are cut short, once they are
+    running: dict[Job, Callable[[ApiError], None]] = field(default_factory=dict)  # how to cut each request short
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.models.base.name)
+        self.engine.on_lora_lost = self.models.forget
 
     @property
     def max_model_len(self) -> int:
@@ -96,8 +108,11 @@ class Service:
 
     async def _sequence(self, job: Job, index: int) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         lora = job.model.lora
-        if lora is not None and self.models.adapter(lora.lora_name) is not job.model:
-            raise ApiError(f"The lora adapter '{lora.lora_name}' was unloaded.", status=404, param='model')
+        if lora is not None:
+            now = self.models.adapter(lora.lora_name)  # other weights may have taken its name meanwhile
+            if now is None:
+                raise ApiError(f"The lora adapter '{lora.lora_name}' was unloaded.", status=404, param='model')
+            lora = now.lora
         prompt, number = divmod(index, job.n)
         outputs = self.engine.generate(
             job.prompts[prompt],
@@ -117,11 +132,27 @@ class Service:
         if not self.engine.alive:
             raise ApiError('The engine is not running; it is being started again or gave up (see the log).', status=503)
 
+    def check_room(self, size: int = 1) -> None:
+        """Raise 429 where `size` more sequences would wait in a queue that is full, 400 where they never fit."""
+        waiting = self.limits.max_queued_requests
+        if waiting is None:
+            return
+        room = self.engine.model_config.max_num_seqs + waiting
+        if size > room:
+            raise ApiError(
+                f'The request asks for {size} sequences; this server takes at most {room} at a time.', param='n'
+            )
+        if sum(job.size for job in self.running) + size > room:
+            raise ApiError(
+                f'The server is busy: {waiting} requests are waiting, which is the most it lets wait. Try again later.',
+                status=429,
+                headers={'Retry-After': '1'},
+            )
+
     def interrupt(self, reason: str) -> None:
         """End every request in flight with a 503 (or an SSE error event) that gives `reason`."""
-        self.closing = reason
-        for task in self.tasks:
-            task.cancel()
+        for cut in list(self.running.values()):
+            cut(ApiError(reason, status=503))
 
 
 async def merge(streams: list[AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from swiftlite.serve.errors import ApiError
-from swiftlite.serve.messages import check_text, check_tools, template_messages
+from swiftlite.serve.messages import check_text, check_tools, template_messages, template_options
 from swiftlite.serve.protocol import DetokenizeBody, TokenizeBody
 from swiftlite.serve.sampling import check_token_ids
 from swiftlite.serve.service import Service
@@ -17,11 +17,13 @@ async def tokenize(service: Service, body: TokenizeBody) -> dict[str, Any]:
     if (body.prompt is None) == (body.messages is None):
         raise ApiError('Give either prompt or messages.', param='prompt')
     if body.messages is not None:
+        template = service.require_template()
         ids = await service.encode_chat(
             template_messages(body.messages),
             tools=check_tools(body.tools),
             add_generation_prompt=body.add_generation_prompt and not body.continue_final_message,
             continue_final_message=body.continue_final_message,
+            **template_options(body, template),
         )
     else:
         text = check_text(body.prompt or '', 'prompt')

@@ -11,7 +11,7 @@ from swiftlite.serve.service import Service
 @pytest.fixture
 def guarded() -> httpx.AsyncClient:
     engine = SimpleNamespace(alive=True, model_config=SimpleNamespace(max_model_len=8, vocab_size=8))
-    service = Service(engine, ServedModels(['m'], 'm', max_model_len=8), None, api_key='sécret')
+    service = Service(engine, ServedModels(['m'], 'm', max_model_len=8), None, api_keys=('other', 'sécret'))
     return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(service)), base_url='http://test')
 
 

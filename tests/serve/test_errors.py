@@ -14,6 +14,17 @@ HELLO = [{'role': 'user', 'content': 'hi'}]
 
 BROKEN_CALL = {'type': 'function', 'function': {'name': 'f', 'arguments': '{'}}
 
+
+def tool(name: str, **function) -> dict:
+    return {'type': 'function', 'function': {'name': name, **function}}
+
+
+def named(name: str) -> dict:
+    return {'type': 'function', 'function': {'name': name}}
+
+
+SCHEMA = {'type': 'json_schema'}
+BAD_PARAMETERS = {'type': 'object', 'properties': {'x': {'type': 'nope'}}}
 # path, body, words of the message
 DEEP = {'type': 'function', 'function': {'name': 'f', 'arguments': '{"a":' * 5000 + '1' + '}' * 5000}}
 WRONG = [
@@ -43,9 +54,9 @@ WRONG = [
     (CHAT, {'messages': HELLO, 'max_tokens': 0}, 'max_tokens'),
     (CHAT, {'messages': HELLO, 'max_tokens': 'lots'}, 'max_tokens'),
     (CHAT, {'messages': HELLO, 'max_tokens': 2**70}, 'max_tokens'),
-    (CHAT, {'messages': HELLO, 'n': 0}, 'n:'),
-    (CHAT, {'messages': HELLO, 'n': 10**9}, 'n:'),
-    (CHAT, {'messages': HELLO, 'n': 1.5}, 'n:'),
+    (CHAT, {'messages': HELLO, 'n': 0}, 'n must be greater than or equal to 1, not 0'),
+    (CHAT, {'messages': HELLO, 'n': 10**9}, 'n must be'),
+    (CHAT, {'messages': HELLO, 'n': 1.5}, 'n must be'),
     (CHAT, {'messages': HELLO, 'temperature': -1}, 'temperature'),
     (CHAT, {'messages': HELLO, 'temperature': 'hot'}, 'temperature'),
     (CHAT, {'messages': HELLO, 'temperature': math.nan}, 'temperature'),
@@ -72,10 +83,45 @@ WRONG = [
     (CHAT, {'messages': HELLO, 'tools': [{'type': 'function'}]}, 'tools[0].function'),
     (CHAT, {'messages': [{'role': 'assistant', 'tool_calls': [DEEP]}]}, 'is not valid JSON'),
     (CHAT, {'messages': HELLO, 'tool_choice': 'required'}, 'tool_choice needs tools'),
-    (CHAT, {'messages': HELLO, 'response_format': {'type': 'json_object'}}, 'response_format was refused'),
     (CHAT, {'messages': HELLO, 'use_beam_search': True}, 'beam search'),
     (CHAT, {'messages': HELLO, 'best_of': 3}, 'best_of'),
-    (CHAT, {'messages': HELLO, 'prompt_logprobs': 1}, 'prompt_logprobs'),
+    (CHAT, {'messages': HELLO, 'response_format': {'type': 'json_objct'}}, "did you mean 'json_object'"),
+    (CHAT, {'messages': HELLO, 'response_format': {'type': 'json_schema'}}, 'response_format.json_schema must be'),
+    (CHAT, {'messages': HELLO, 'response_format': SCHEMA | {'json_schema': {'schema': {'type': 5}}}}, 'type must be'),
+    (CHAT, {'messages': HELLO, 'structured_outputs': {'regex': '(?<x'}}, 'regex cannot be used'),
+    (CHAT, {'messages': HELLO, 'structured_outputs': {'regex': 'a', 'choice': ['b']}}, 'exactly one of'),
+    (CHAT, {'messages': HELLO, 'structured_outputs': {'regexp': 'a'}}, "did you mean 'regex'"),
+    (CHAT, {'messages': HELLO, 'structured_outputs': {'grammar': 'start: nothing'}}, 'grammar cannot be used'),
+    (CHAT, {'messages': HELLO, 'guided_choice': []}, 'guided_choice'),
+    (CHAT, {'messages': HELLO, 'guided_json': '{'}, 'json is no valid JSON'),
+    (CHAT, {'messages': HELLO, 'guided_regex': 'a', 'response_format': {'type': 'json_object'}}, 'give one'),
+    (CHAT, {'messages': HELLO, 'allowed_token_ids': []}, 'allowed_token_ids'),
+    (CHAT, {'messages': HELLO, 'allowed_token_ids': [320]}, 'outside the vocabulary'),
+    (CHAT, {'messages': HELLO, 'bad_words': ['']}, 'bad_words'),
+    (COMPLETIONS, {'prompt': 'a', 'logprobs': 21}, 'the most is 20'),
+    (CHAT, {'messages': HELLO, 'reasoning_effort': 'high'}, 'reasoning_effort was refused'),
+    (CHAT, {'messages': HELLO, 'chat_template_kwargs': {'enable_thinkin': 1}}, "did you mean 'enable_thinking'"),
+    (CHAT, {'messages': HELLO, 'chat_template_kwargs': {'enable_thinking': True}}, 'never thinks'),
+    (CHAT, {'messages': HELLO, 'documents': [{'text': 'a'}]}, 'documents was refused'),
+    (CHAT, {'messages': HELLO, 'priority': 3}, 'priority was refused'),
+    (CHAT, {'messages': HELLO, 'cache_salt': ''}, 'cache_salt'),
+    (CHAT, {'messages': HELLO, 'request_id': 'x' * 129}, 'request_id'),
+    (CHAT, {'messages': HELLO, 'tools': [tool('a b')]}, 'tools[0].function.name'),
+    (CHAT, {'messages': HELLO, 'tools': [tool('a'), tool('a')]}, 'the name of two tools'),
+    (CHAT, {'messages': HELLO, 'tools': [tool('a', parameters={'type': 'array'})]}, 'JSON schema of an object'),
+    (CHAT, {'messages': HELLO, 'tools': [tool('a', strict='yes')]}, 'strict'),
+    (CHAT, {'messages': HELLO, 'tools': [tool('a')], 'tool_choice': 'requird'}, "did you mean 'required'"),
+    (CHAT, {'messages': HELLO, 'tools': [tool('add')], 'tool_choice': named('ad')}, "did you mean 'add'"),
+    (CHAT, {'messages': HELLO, 'tools': [tool('add')], 'tool_choice': {'type': 'function'}}, 'tool_choice must be'),
+    (CHAT, {'messages': HELLO, 'tool_choice': named('add')}, 'tool_choice needs tools'),
+    (
+        CHAT,
+        {'messages': HELLO, 'tools': [tool('a', parameters=BAD_PARAMETERS)], 'tool_choice': 'required'},
+        'Invalid type: nope',
+    ),
+    (CHAT, {'messages': HELLO, 'tools': [tool('a')], 'guided_regex': 'b'}, 'exclude each other'),
+    (COMPLETIONS, {'prompt': 'a', 'max_tokens': 0}, 'that needs echo'),
+    (COMPLETIONS, {'prompt': 'a', 'prompt_logprobs': -1}, 'prompt_logprobs'),
     (COMPLETIONS, {}, 'prompt is required'),
     (COMPLETIONS, {'prompt': ''}, 'prompt is empty'),
     (COMPLETIONS, {'prompt': []}, 'non-empty'),
@@ -103,9 +149,12 @@ RAW = [
     (b'[]', 'JSON object'),
     (b'"text"', 'JSON object'),
     (b'null', 'JSON object'),
-    (b'\xff\xfe{}', ''),
-    (b'[' * 100_000, ''),
-    (b'{"messages": ' + b'9' * 5000 + b'}', ''),
+    (b'{"messages": ]', 'Expecting value at character 13 (line 1)'),
+    (b'{"a": "\xff"}', 'not UTF-8: byte 7 is 0xff'),
+    (b'\xff\xfe{}', 'not UTF-8: byte 0 is 0xff'),
+    (b'[' * 100_000, 'nested too deeply'),
+    (b'{"messages": ' + b'[' * 150 + b']' * 150 + b'}', 'at most 100 levels'),
+    (b'{"messages": ' + b'9' * 5000 + b'}', 'too many digits'),
 ]
 
 

@@ -38,6 +38,7 @@ ANSWERS = [
 ]
 TEMPLATE = SimpleNamespace(
     spec=SimpleNamespace(tools='hermes'),
+    tool_format=FORMATS['hermes'],
     parse_tool_calls=FORMATS['hermes'].parse,
     stop_strings=(),
     stop_token_ids=(),
@@ -87,6 +88,7 @@ class Script:
     def __init__(self, answer: str) -> None:
         self.answer = answer
         self.model_config = SimpleNamespace(max_model_len=100, vocab_size=50)
+        self.tokenizer = None
         self.prompts: list[list[int]] = []
 
     async def generate(self, prompt, params, request_id, lora_request=None, *, cache_salt=None):
