@@ -10,7 +10,7 @@ from swiftlite.errors import UsageError
 from swiftlite.registry.resolve import read_checkpoint_args
 
 # the model itself (type, path, revision, adapter) is recovered by `registry.resolve.resolve_model`
-PROMPT_FIELDS = ('template_type', 'dtype', 'system', 'enable_thinking')
+PROMPT_FIELDS = ('template_type', 'chat_template', 'dtype', 'system', 'enable_thinking')
 DATA_FIELDS = ('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', 'seed', 'model_name', 'model_author')
 
 
@@ -29,6 +29,8 @@ def recover(cls: type[Args], typed: Mapping[str, Any]) -> dict[str, Any]:
     known = {f.name for f in fields(cls)}
     saved = read_checkpoint_args(ckpt_dir)
     found = {name: saved[name] for name in names if name in known and saved.get(name) is not None}
+    if typed.get('chat_template') is not None or typed.get('template_type') is not None:
+        found = {name: value for name, value in found.items() if name not in ('chat_template', 'template_type')}
     given = typed.keys() & {'dataset', 'val_dataset'}
     named = given or found.get('dataset') or found.get('val_dataset')
     if data and not named and Path(ckpt_dir).is_dir():  # what is no folder is refused with the nearest later

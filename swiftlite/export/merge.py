@@ -16,11 +16,11 @@ from swiftlite.checkpoint.adapter import Adapter, LoRAWeights
 from swiftlite.checkpoint.mappings import mapping_of
 from swiftlite.checkpoint.native import write_config, write_json, write_shards
 from swiftlite.errors import SwiftliteError, UsageError
-from swiftlite.export.chat_template import chat_template
 from swiftlite.export.verify import verify
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import detect, get_template
+from swiftlite.template.writer import chat_template
 
 ARGS_FILE = 'sft_args.json'
 
@@ -125,9 +125,11 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
         write_config(base, folder)
     tokenizer = load_tokenizer(base)
     template = args.template_type or source.template or detect(tokenizer)
-    own = chat_template(get_template(template, tokenizer, **args.template_options())) if template else None
-    if own is not None:
-        tokenizer.chat_template = own
+    if template or args.chat_template or tokenizer.chat_template:
+        used = get_template(template, tokenizer, **args.template_options())
+        template = used.name
+        if (own := chat_template(used)) is not None:
+            tokenizer.chat_template = own
     tokenizer.save_pretrained(str(folder))
     saved: dict[str, Any] = {
         **source.ckpt_args,
@@ -135,6 +137,8 @@ def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: P
         'template_type': template,
         'merged_from': source.adapter,
     }
+    if args.chat_template is not None:
+        saved['chat_template'] = args.chat_template
     if args.system is not None:
         saved['system'] = args.system
     if args.enable_thinking is not None:

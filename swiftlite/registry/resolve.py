@@ -11,7 +11,7 @@ from swiftlite.errors import SwiftliteError, UsageError, nearest
 from swiftlite.registry.datasets import DATASETS, DatasetInfo
 from swiftlite.registry.families import FAMILIES, Family
 from swiftlite.registry.models import MODELS, ModelInfo
-from swiftlite.registry.templates import TEMPLATES, TemplateSpec
+from swiftlite.registry.templates import JINJA, TEMPLATES, TemplateSpec
 
 T = TypeVar('T')
 ARGS_FILES = ('sft_args.json', 'args.json')  # the second is what ms-swift 3.x and 4.x write
@@ -51,7 +51,14 @@ def find_model(name: str) -> ModelInfo | None:
 
 
 def get_template_spec(name: str) -> TemplateSpec:
-    return _lookup(TEMPLATES, name, 'template', f'valid are {", ".join(TEMPLATES)}')
+    return _lookup(TEMPLATES, name, 'template', f'valid are {", ".join([*TEMPLATES, JINJA])}')
+
+
+def template_name(name: str | None) -> str | None:
+    """The template that ``--template_type`` names; None for AUTO: the model's own."""
+    if name is None or name.lower() == 'auto':
+        return None
+    return JINJA if name.lower() == JINJA else get_template_spec(name).name
 
 
 def get_dataset(name: str) -> DatasetInfo:

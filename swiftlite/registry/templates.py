@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 BOS = '{bos}'  # stands for the tokenizer's start-of-sequence token, in `prefix` and `user`
+JINJA = 'jinja'  # the template type of a checkpoint's own chat template, or of --chat_template
 TODAY = '{today}'  # stands for the date as '26 Jul 2024', in `system_intro`
+ALL = ('system', 'user', 'assistant')
 EOS = '{eos}'  # stands for the tokenizer's end-of-sequence token
 
 
@@ -28,9 +30,11 @@ class TemplateSpec:
     single_turn: bool = False
     special_tokens: bool = False  # the tokenizer adds its own BOS, as for a plain prompt
     prefix: str = ''  # starts every conversation
-    trim: bool = False  # white space around what is said is left out
+    trim: tuple[str, ...] = ()  # roles around whose words white space is left out
     system_intro: str = ''  # starts the first system turn
-    system_in_user: bool = False  # the system turn is the head of the first user turn; user and assistant alternate
+    # the system turn is the head of a user's turn, 'last': of the one that is answered; user and assistant alternate
+    system_in_user: Literal['first', 'last'] | None = None
+    system_first: bool = False  # a system turn elsewhere than at the start is refused
     reply_start: str = ''
     thinking: Literal['optional', 'always'] | None = None  # Qwen3's: see swiftlite.template.thinking
 
@@ -52,8 +56,21 @@ LLAMA2 = TemplateSpec(
     assistant_end=' ' + EOS,
     turn_sep='',
     system=('<<SYS>>\n', '\n<</SYS>>\n\n'),
-    system_in_user=True,
-    trim=True,
+    system_in_user='first',
+    trim=ALL,
+)
+MISTRAL3 = TemplateSpec(
+    'mistral-v3',
+    prefix=BOS,
+    user=('[INST] ', '[/INST]'),
+    assistant_start='',
+    reply_start=' ',
+    assistant_end=EOS,
+    turn_sep='',
+    system=('', '\n\n'),
+    system_in_user='last',
+    trim=('assistant',),
+    tools='mistral',
 )
 LLAMA3 = TemplateSpec(
     'llama3',
@@ -64,8 +81,9 @@ LLAMA3 = TemplateSpec(
     turn_sep='',
     system=('<|start_header_id|>system<|end_header_id|>\n\n', '<|eot_id|>'),
     stop_words=('<|end_of_text|>',),
-    trim=True,
+    trim=ALL,
 )
+LLAMA31 = replace(LLAMA3, default_system='', tools='llama3', stop_words=('<|end_of_text|>', '<|eom_id|>'))
 LLAMA_KNOWLEDGE = 'Cutting Knowledge Date: December 2023\nToday Date: '
 QWEN_SYSTEM = 'You are a helpful assistant.'
 QWEN25_SYSTEM = 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
@@ -80,14 +98,22 @@ TEMPLATES: dict[str, TemplateSpec] = {
         replace(CHATML, name='qwen2_5', default_system=QWEN25_SYSTEM, tools='hermes'),
         replace(CHATML, name='qwen2_5-math', default_system=MATH_SYSTEM, tools='hermes'),
         replace(CHATML, name='yi'),
+        replace(
+            CHATML,
+            name='yi1_5',
+            system=('', ''),
+            system_first=True,
+            user=('<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n'),
+            assistant_start='',
+        ),
         # as 'qwen', less the full stop
         replace(CHATML, name='qwen1half', default_system='You are a helpful assistant'),
         replace(CHATML, name='qwen3', tools='hermes', thinking='optional'),
         replace(CHATML, name='qwen3_thinking', tools='hermes', thinking='always'),
         replace(CHATML, name='qwen3_nothinking', tools='hermes'),
         LLAMA3,
-        replace(LLAMA3, name='llama3_1', default_system='', system_intro=LLAMA_KNOWLEDGE + '26 Jul 2024\n\n'),
-        replace(LLAMA3, name='llama3_2', default_system='', system_intro=LLAMA_KNOWLEDGE + TODAY + '\n\n'),
+        replace(LLAMA31, name='llama3_1', system_intro=LLAMA_KNOWLEDGE + '26 Jul 2024\n\n'),
+        replace(LLAMA31, name='llama3_2', system_intro=LLAMA_KNOWLEDGE + TODAY + '\n\n'),
         LLAMA2,
         replace(
             LLAMA2,
@@ -96,7 +122,16 @@ TEMPLATES: dict[str, TemplateSpec] = {
             user=(' [INST] ', ' [/INST]'),
             assistant_end=EOS,
             system=('', '\n\n'),
-            trim=False,
+            trim=(),
+        ),
+        MISTRAL3,
+        replace(
+            MISTRAL3,
+            name='mistral-nemo',
+            user=('[INST]', '[/INST]'),
+            reply_start='',
+            trim=(),
+            tools='mistral-nemo',
         ),
         TemplateSpec(
             'default',

@@ -5,9 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from swiftlite.engine.detokenizer import overlap
 from swiftlite.template import Template
-from swiftlite.template.tools import FORMATS
 
 
 class ToolCallStream:
@@ -18,48 +16,39 @@ class ToolCallStream:
     """
 
     def __init__(self, template: Template, *, parallel: bool = True) -> None:
-        assert template.spec.tools is not None
-        self._open, self._close = FORMATS[template.spec.tools].call
-        self._parse = template.parse_tool_calls
+        assert template.tool_format is not None
+        self._format = template.tool_format
         self._parallel = parallel
         self._held = ''
-        self._searched = 0  # no end marker before this place completes the held call
+        self._said = False
         self.calls: list[dict[str, Any]] = []
 
     def feed(self, text: str, final: bool) -> list[dict[str, Any]]:
         """Deltas that are certain after `text`; with `final`, all that is left."""
         self._held += text
         deltas: list[dict[str, Any]] = []
-        while (start := self._held.find(self._open)) >= 0 and (call := self._complete_call(start)):
-            stop, parsed = call
+        while (start := self._format.find(self._held, not self._said)) >= 0:
+            if (call := self._format.complete(self._held, start)) is None:
+                break
             deltas += self._content(self._held[:start].rstrip())
-            deltas += self._calls(parsed)
-            self._held, self._searched = self._held[stop:], 0
+            deltas += self._calls(None, call[1])
+            self._held = self._held[call[0] :]
         if final:
             rest, self._held = self._held, ''
-            deltas += self._calls(self._parse(rest)) if self._open in rest else self._content(rest)
+            deltas += self._calls(*self._format.parse(rest)) if start >= 0 else self._content(rest)
         elif start < 0:
-            sure = self._held[: len(self._held) - overlap(self._held, self._open)].rstrip()
+            sure = self._held[: self._format.sure(self._held, not self._said)].rstrip()
             deltas += self._content(sure)
             self._held = self._held[len(sure) :]
         return deltas
 
-    def _complete_call(self, start: int) -> tuple[int, tuple[str | None, list[dict[str, Any]]]] | None:
-        """End and content of the call that begins at `start`: an end marker may also stand inside its arguments."""
-        stop = max(start, self._searched)
-        while (stop := self._held.find(self._close, stop)) >= 0:
-            stop += len(self._close)
-            parsed = self._parse(self._held[start:stop])
-            if parsed[1]:
-                return stop, parsed
-            self._searched = stop
-        return None
-
     def _content(self, text: str) -> list[dict[str, Any]]:
-        return [{'content': text}] if text and not (self.calls and text.isspace()) else []
+        if not text or (self.calls and text.isspace()):
+            return []
+        self._said = self._said or not text.isspace()
+        return [{'content': text}]
 
-    def _calls(self, parsed: tuple[str | None, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        text, calls = parsed
+    def _calls(self, text: str | None, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
         deltas = self._content(text or '')
         for call in calls:
             if self.calls and not self._parallel:

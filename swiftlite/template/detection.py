@@ -4,7 +4,7 @@ from typing import Any
 
 from swiftlite.errors import SwiftliteError
 from swiftlite.registry.resolve import get_template_spec
-from swiftlite.registry.templates import TEMPLATES
+from swiftlite.registry.templates import JINJA, TEMPLATES
 from swiftlite.template.template import UNSET, Template, Unset
 
 
@@ -12,17 +12,39 @@ def get_template(
     template_type: str | None,
     tokenizer: Any,
     *,
+    chat_template: str | None = None,
     default_system: str | Unset | None = UNSET,
     enable_thinking: bool | None = None,
 ) -> Template:
-    """The template of that name; None: the one that renders as the tokenizer's own chat template does."""
+    """The template of that name; 'jinja', or a `chat_template` (Jinja text): a `JinjaTemplate`.
+
+    None: the one that renders as the tokenizer's own chat template does, else that one itself.
+    """
+    options: dict[str, Any] = {'default_system': default_system, 'enable_thinking': enable_thinking}
+    if chat_template is not None:
+        return from_jinja(chat_template, tokenizer, **options)
     name = template_type or detect(tokenizer)
+    if name == JINJA or (name is None and getattr(tokenizer, 'chat_template', None)):
+        return from_jinja(None, tokenizer, **options)
     if name is None:
         raise SwiftliteError(
-            'the prompt format of this model is not known: give --model_type or --template_type '
+            'the prompt format of this model is not known: give --model_type, --chat_template or --template_type '
             f'({", ".join(TEMPLATES)})'
         )
-    return Template(get_template_spec(name), tokenizer, default_system=default_system, enable_thinking=enable_thinking)
+    return Template(get_template_spec(name), tokenizer, **options)
+
+
+def from_jinja(
+    text: str | None,
+    tokenizer: Any,
+    *,
+    default_system: str | Unset | None = UNSET,
+    enable_thinking: bool | None = None,
+) -> Template:
+    """A template from Jinja text; None: the tokenizer's own."""
+    from swiftlite.template.jinja import JinjaTemplate
+
+    return JinjaTemplate(text, tokenizer, default_system=default_system, enable_thinking=enable_thinking)
 
 
 def detect(tokenizer: Any) -> str | None:

@@ -1,6 +1,6 @@
 """One class over `TemplateSpec` data: messages → text → token ids and loss labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -9,7 +9,8 @@ from typing import Any, Final
 from swiftlite.errors import SwiftliteError
 from swiftlite.registry.templates import BOS, EOS, TODAY, TemplateSpec
 from swiftlite.template.thinking import NONE, OPEN, last_query, thoughts, written
-from swiftlite.template.tools import FORMATS, ToolFormat
+from swiftlite.template.tool_format import ToolFormat
+from swiftlite.template.tools import FORMATS
 
 IGNORE: Final = -100  # label of a token that carries no loss
 ROLES = ('system', 'user', 'assistant', 'tool')
@@ -46,8 +47,9 @@ class Template:
     """Encodes conversations for one tokenizer.
 
     A message is ``{'role': 'system' | 'user' | 'assistant' | 'tool', 'content': str}``; an assistant's may carry
-    ``'tool_calls': [{'type': 'function', 'function': {'name': str, 'arguments': dict | JSON text}}]`` and
-    ``'loss': False``; content may also be a list of ``{'type': 'text', 'text': str}`` parts, joined by newlines.
+    ``'tool_calls': [{'type': 'function', 'function': {'name': str, 'arguments': dict | JSON text}}]`` (with or without
+    an 'id' that a tool's 'tool_call_id' repeats) and ``'loss': False``; content may also be a list of
+    ``{'type': 'text', 'text': str}`` parts, joined by newlines.
 
     The token ids equal those of the checkpoint's own chat template: the whole text is tokenized at once. In training
     the one hard boundary is before each trained assistant turn, where the model starts to write when it is served.
@@ -67,13 +69,8 @@ class Template:
     ):
         self.spec = spec
         self.tokenizer = tokenizer
-        if enable_thinking is not None and spec.thinking != 'optional' and enable_thinking != bool(spec.thinking):
-            always = 'always' if spec.thinking else 'never'
-            raise SwiftliteError(
-                f"thinking cannot be switched: a model with the template '{spec.name}' {always} thinks"
-            )
-        # what the prompt says of the assistant's turn, beside assistant_start
-        self.lead = f'{OPEN}\n' if spec.thinking == 'always' else NONE if enable_thinking is False else ''
+        self.enable_thinking = enable_thinking
+        self.lead = self._lead(enable_thinking)  # what the prompt says of the assistant's turn, beside assistant_start
         self.default_system = spec.default_system if isinstance(default_system, Unset) else default_system
         if EOS in spec.assistant_end and tokenizer.eos_token is None:
             raise SwiftliteError(f"the template '{spec.name}' needs an end-of-sequence token; the tokenizer has none")
@@ -96,10 +93,14 @@ class Template:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
     ) -> list[int]:
-        """Token ids of a prompt. `continue_final_message` leaves the last assistant turn open for more."""
-        pieces = self._pieces(messages, tools, add_generation_prompt, continue_final_message)
-        return self._tokenize(''.join(piece.text for piece in pieces), first=True)
+        """Token ids of a prompt. `continue_final_message` leaves the last assistant turn open for more.
+
+        `enable_thinking` replaces the template's own for this prompt.
+        """
+        text = self.render(messages, tools, add_generation_prompt, continue_final_message, enable_thinking)
+        return self._tokenize(text, first=True)
 
     def render(
         self,
@@ -107,16 +108,23 @@ class Template:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        enable_thinking: bool | None = None,
     ) -> str:
         """The text that `encode` tokenizes."""
-        return ''.join(p.text for p in self._pieces(messages, tools, add_generation_prompt, continue_final_message))
+        lead = self.lead if enable_thinking is None else self._lead(enable_thinking)
+        pieces = self._pieces(messages, tools, lead)
+        if continue_final_message:
+            if messages[-1]['role'] != 'assistant':
+                raise SwiftliteError('continue_final_message needs a last message of the assistant')
+            return ''.join(piece.text for piece in pieces[:-1]).removesuffix(self._end)
+        return ''.join(p.text for p in pieces) + (self.spec.assistant_start + lead if add_generation_prompt else '')
 
     def encode_training(self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None) -> Encoded:
         """Token ids and labels: every assistant turn and its end token carry the loss, unless it says 'loss': False."""
         input_ids: list[int] = []
         labels: list[int] = []
         untrained, before = '', ''
-        for piece in self._pieces(messages, tools, add_generation_prompt=False):
+        for piece in self._pieces(messages, tools, self.lead, training=True):
             if not piece.trained:
                 untrained += piece.text
                 continue
@@ -131,10 +139,11 @@ class Template:
 
     def parse_tool_calls(self, text: str) -> tuple[str | None, list[dict[str, Any]]]:
         """Split a reply into its text (None if empty) and its tool calls, whose arguments are JSON text."""
-        return self._tools.parse(text) if self._tools else (text or None, [])
+        return self.tool_format.parse(text) if self.tool_format else (text or None, [])
 
     @property
-    def _tools(self) -> ToolFormat | None:
+    def tool_format(self) -> ToolFormat | None:
+        """How tools, calls and results are written, None for a template without tools."""
         return FORMATS[self.spec.tools] if self.spec.tools else None
 
     def _stops(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -142,7 +151,7 @@ class Template:
         strings = []
         end = self._end.strip()
         for word in (end, self.tokenizer.eos_token, *self.spec.stop_words):
-            if word is None:
+            if not word:
                 continue
             token_id = self.tokenizer.convert_tokens_to_ids(word)
             if token_id is not None and self.tokenizer.convert_ids_to_tokens(token_id) == word:
@@ -178,83 +187,108 @@ class Template:
         ids = self.tokenizer.encode('a', add_special_tokens=False)
         return str(self.tokenizer.convert_ids_to_tokens(ids[0])).startswith('\u2581') if ids else False
 
+    def _lead(self, enable_thinking: bool | None) -> str:
+        """Raises SwiftliteError where a model that always or never thinks shall do the other."""
+        thinking = self.spec.thinking
+        if enable_thinking is not None and thinking != 'optional' and enable_thinking != bool(thinking):
+            always = 'always' if thinking else 'never'
+            raise SwiftliteError(
+                f"thinking cannot be switched: a model with the template '{self.spec.name}' {always} thinks"
+            )
+        return f'{OPEN}\n' if thinking == 'always' else NONE if thinking and enable_thinking is False else ''
+
     def _pieces(
-        self,
-        messages: Sequence[Message],
-        tools: list[dict[str, Any]] | None,
-        add_generation_prompt: bool,
-        continue_final_message: bool = False,
+        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, lead: str, training: bool = False
     ) -> list[Piece]:
+        """The conversation without a generation prompt; the last piece of an assistant's turn is its `turn_sep`."""
         self._check(messages, tools)
-        pieces: list[Piece] = []
-        system = _content(messages[0], 0) if messages[0]['role'] == 'system' else self.default_system
-        if tools and self._tools:
-            block = self._tools.system(tools)
+        pieces = [Piece(self._prefix)] if self._prefix else []
+        block, intro = '', self.spec.system_intro
+        if tools and self.tool_format:
+            block, intro = self.tool_format.system(tools), self.tool_format.intro() + intro
+        system = content_text(messages[0], 0) if messages[0]['role'] == 'system' else self.default_system
+        if block:
             system = block if system is None else f'{system}\n\n{block}'
-        if self._prefix:
-            pieces.append(Piece(self._prefix))
         folded = ''
         if system is not None and self.spec.system_in_user:
-            folded = self._system(system, trim=False).text
+            folded = self._system(system, fold=True).text
         elif system is not None:
-            pieces.append(self._system(system, first=True))
+            pieces.append(self._system(system, intro))
+        heads = self._heads(messages, tools, folded, training)
         query = last_query(messages) if self.spec.thinking else 0
-        results: list[str] = []
+        made: Iterator[str] = iter(())  # ids of the calls that wait for a result
+        results: list[tuple[str, str]] = []
         for index, message in enumerate(messages):
             role, last = message['role'], index == len(messages) - 1
             if role == 'tool':
-                assert self._tools is not None  # see _check
-                results.append(_content(message, index))
+                assert self.tool_format is not None  # see _check
+                call_id = next(made, f'{index:09}')
+                results.append((content_text(message, index), message.get('tool_call_id') or call_id))
                 if last or messages[index + 1]['role'] != 'tool':
-                    pieces.append(self._user(self._tools.results(results)))
+                    contents, ids = zip(*results, strict=True)
+                    pieces.append(Piece(self.tool_format.results(contents, ids, (self._user_start, self.spec.user[1]))))
                     results = []
             elif role == 'assistant':
-                open_end = last and continue_final_message
-                pieces += self._assistant(message, index, open_end, after_query=index > query, last=last)
+                calls = message.get('tool_calls') or []
+                call_ids = [call.get('id') or f'{index:05}{number:04}' for number, call in enumerate(calls)]
+                pieces += self._assistant(message, index, call_ids, lead, after_query=index > query, last=last)
+                made = iter(call_ids)
             elif role == 'user':
-                pieces.append(self._user(folded + _content(message, index)))
-                folded = ''
+                before, head, folded = heads.get(index, ('', '', ''))
+                said = self._trim(folded + content_text(message, index), 'user')
+                pieces.append(Piece(before + self._user_start + head + said + self.spec.user[1]))
             elif index > 0:
-                pieces.append(self._system(_content(message, index)))
-        if continue_final_message:
-            if messages[-1]['role'] != 'assistant':
-                raise SwiftliteError('continue_final_message needs a last message of the assistant')
-        elif add_generation_prompt:
-            pieces.append(Piece(self.spec.assistant_start + self.lead))
+                pieces.append(self._system(content_text(message, index)))
         return pieces
 
-    def _system(self, text: str, first: bool = False, trim: bool = True) -> Piece:
+    def _heads(
+        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, folded: str, training: bool
+    ) -> dict[int, tuple[str, str, str]]:
+        """By index of a user's turn: what stands before it, at its head, and of the system turn folded into it."""
+        users = [index for index, message in enumerate(messages) if message['role'] == 'user']
+        heads: dict[int, tuple[str, str, str]] = {}
+        if not users:
+            return heads
+        if tools and self.tool_format:
+            if self.tool_format.at == 'first':
+                places = users[:1]
+            else:  # turns that say the same are one to the templates that write before the last
+                places = [index for index in users if messages[index]['content'] == messages[users[-1]]['content']]
+            for index in places:
+                heads[index] = self.tool_format.before_user(tools), self.tool_format.in_user(tools), ''
+        if folded and self.spec.system_in_user == 'first':
+            heads[users[0]] = (*heads.get(users[0], ('', ''))[:2], folded)
+        elif folded and (training or users[-1] == len(messages) - 1):
+            heads[users[-1]] = (*heads.get(users[-1], ('', ''))[:2], folded)
+        return heads
+
+    def _system(self, text: str, intro: str = '', fold: bool = False) -> Piece:
         if self.spec.system is None:
             raise SwiftliteError(f"the template '{self.spec.name}' has no system turn")
-        intro = self.spec.system_intro if first else ''
         if TODAY in intro:
             intro = intro.replace(TODAY, datetime.now().strftime('%d %b %Y'))
-        return Piece(self.spec.system[0] + intro + (self._trim(text) if trim else text) + self.spec.system[1])
+        said = text if fold else self._trim(text, 'system')
+        return Piece(self.spec.system[0] + intro + said + self.spec.system[1])
 
-    def _user(self, text: str) -> Piece:
-        return Piece(self._user_start + self._trim(text) + self.spec.user[1])
+    def _trim(self, text: str, role: str) -> str:
+        return text.strip() if role in self.spec.trim else text
 
-    def _trim(self, text: str) -> str:
-        return text.strip() if self.spec.trim else text
-
-    def _assistant(self, message: Message, index: int, open_end: bool, after_query: bool, last: bool) -> list[Piece]:
-        calls = message.get('tool_calls') or []
-        start, text = self.spec.assistant_start, self._trim(_content(message, index, optional=True))
-        made = ''
-        if self.spec.thinking:
-            thought, text = thoughts(message, text)
-        if calls and self._tools:
-            made = ('\n' if text else '') + self._tools.calls(calls)
-        if self.spec.thinking and after_query and (last or thought):
-            text = written(thought, text)
-        text = self.spec.reply_start + text + made
-        if self.lead and text.startswith(self.lead):
-            start, text = start + self.lead, text[len(self.lead) :]
-        if open_end:
-            return [Piece(start), Piece(text)]
+    def _assistant(
+        self, message: Message, index: int, call_ids: list[str], lead: str, after_query: bool, last: bool
+    ) -> list[Piece]:
+        start, text = self.spec.assistant_start, self._trim(content_text(message, index, optional=True), 'assistant')
+        thought, text = thoughts(message, text) if self.spec.thinking else ('', text)
+        said = written(thought, text) if self.spec.thinking and after_query and (last or thought) else text
+        if call_ids and self.tool_format:
+            calls = self.tool_format.calls(message['tool_calls'], call_ids, after_text=bool(text))
+            said = calls if self.tool_format.silent else said + calls
+        else:
+            said = self.spec.reply_start + said
+        if lead and said.startswith(lead):
+            start, said = start + lead, said[len(lead) :]
         return [
             Piece(start),
-            Piece(text + self._end, trained=message.get('loss') is not False),
+            Piece(said + self._end, trained=message.get('loss') is not False),
             Piece(self.spec.turn_sep),
         ]
 
@@ -267,14 +301,24 @@ class Template:
                     f'message {index + 1} has the role {message.get("role")!r}: valid are {", ".join(ROLES)}'
                 )
         uses_tools = tools or any(m['role'] == 'tool' or m.get('tool_calls') for m in messages)
-        if uses_tools and self._tools is None:
+        if uses_tools and self.tool_format is None:
             raise SwiftliteError(f"the template '{self.spec.name}' has no tools")
-        turns = [m['role'] for m in messages[messages[0]['role'] == 'system' :]]
+        if tools and self.tool_format and self.tool_format.in_user(tools):
+            first = messages[messages[0]['role'] == 'system' :][:1]
+            if not first or first[0]['role'] != 'user':
+                raise SwiftliteError(f"the template '{self.spec.name}' puts tools into a first message of the user")
+        turns = [
+            m['role']
+            for m in messages[messages[0]['role'] == 'system' :]
+            if m['role'] != 'tool' and not m.get('tool_calls')
+        ]
         if self.spec.system_in_user and (not turns or turns != (['user', 'assistant'] * len(turns))[: len(turns)]):
             raise SwiftliteError(
                 f"the template '{self.spec.name}' takes user and assistant messages in turn, "
                 'after one system message at most'
             )
+        if self.spec.system_first and any(m['role'] == 'system' for m in messages[1:]):
+            raise SwiftliteError(f"the template '{self.spec.name}' takes a system message at the start only")
         if self.spec.single_turn and [m['role'] for m in messages if m['role'] != 'system'] not in (
             ['user'],
             ['user', 'assistant'],
@@ -285,7 +329,8 @@ class Template:
             )
 
 
-def _content(message: Message, index: int, optional: bool = False) -> str:
+def content_text(message: Message, index: int, optional: bool = False) -> str:
+    """What a message says. SwiftliteError for what is no text; `optional`: null is ''."""
     content = message.get('content')
     if isinstance(content, str):
         return content

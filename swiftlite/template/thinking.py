@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swiftlite.template.tools import FORMATS
+from swiftlite.template.tools import Hermes
 
 OPEN, CLOSE = '<think>', '</think>'
 NONE = f'{OPEN}\n\n{CLOSE}\n\n'  # what stands before an answer without thinking
@@ -26,7 +26,7 @@ def written(thought: str, said: str) -> str:
 
 def last_query(messages: Sequence[Mapping[str, Any]]) -> int:
     """Index of the last question of a user: thinking before it is forgotten. Tool results are no question."""
-    start, end = FORMATS['hermes'].result
+    start, end = Hermes.result
     for index in range(len(messages) - 1, -1, -1):
         text = messages[index].get('content')
         if messages[index]['role'] == 'user' and not (

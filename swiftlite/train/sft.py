@@ -21,6 +21,7 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete, get_family
 from swiftlite.template import Template, get_template
+from swiftlite.template.writer import chat_template
 from swiftlite.train import plots
 from swiftlite.train.callbacks import Events, RunLog, SavedArgs, progress_bar
 from swiftlite.train.collate import Collator
@@ -69,6 +70,8 @@ def run(args: SftArgs) -> dict[str, Any]:
     source = complete(source, base)
     tokenizer = load_tokenizer(base)
     template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
+    if (own := chat_template(template)) is not None:
+        tokenizer.chat_template = own  # saved beside full weights
     identity = fingerprint(base)
     resume = check_resume(args, identity)
 

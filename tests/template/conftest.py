@@ -105,10 +105,6 @@ LLAMA3 = """
 {%- for m in messages -%}{{ turn(m) if m.role != 'system' or not loop.first }}{%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif -%}
 """
-KNOWLEDGE = """
-{{- '<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date: December 2023\\nToday Date: ' + TODAY }}
-{{- '\\n\\n' + (messages[0].content.strip() if messages[0].role == 'system' else '') + '<|eot_id|>' -}}
-"""
 ALTERNATING = """
 {%- set given = messages[0].content if messages[0].role == 'system' else none -%}
 {%- set turns = messages[1:] if messages[0].role == 'system' else messages -%}
@@ -134,6 +130,83 @@ MISTRAL = (
 {%- endfor -%}
 """
 )
+# Llama 3.1 and 3.2: one call in a turn, results as JSON from a role of their own, tools in the first question
+LLAMA31 = """
+{%- macro turn(role, text) -%}
+{{ '<|start_header_id|>' + role + '<|end_header_id|>\\n\\n' + text + '<|eot_id|>' }}
+{%- endmacro -%}
+{%- set turns = messages[1:] if messages[0].role == 'system' else messages -%}
+{{- bos_token + '<|start_header_id|>system<|end_header_id|>\\n\\n' -}}
+{{- 'Environment: ipython\\n' if tools is not none -}}
+{{- 'Cutting Knowledge Date: December 2023\\nToday Date: ' + TODAY + '\\n\\n' -}}
+{{- (messages[0].content.strip() if messages[0].role == 'system' else '') + '<|eot_id|>' -}}
+{%- if tools is not none -%}
+  {{- '<|start_header_id|>user<|end_header_id|>\\n\\nGiven the following functions, please respond with a JSON for ' -}}
+  {{- 'a function call with its proper arguments that best answers the given prompt.\\n\\nRespond in the format ' -}}
+  {{- '{"name": function name, "parameters": dictionary of argument name and its value}.Do not use variables.\\n\\n' -}}
+  {%- for t in tools -%}{{ t | tojson(indent=4) }}{{ '\\n\\n' }}{%- endfor -%}
+  {{- turns[0].content.strip() + '<|eot_id|>' -}}
+  {%- set turns = turns[1:] -%}
+{%- endif -%}
+{%- for m in turns -%}
+  {%- if m.tool_calls -%}
+    {%- if m.tool_calls | length > 1 -%}{{ raise_exception('one at a time') }}{%- endif -%}
+    {%- set f = m.tool_calls[0].function -%}
+    {{- turn('assistant', '{"name": "' + f.name + '", "parameters": ' + (f.arguments | tojson) + '}') -}}
+  {%- elif m.role == 'tool' -%}{{ turn('ipython', m.content | tojson) }}
+  {%- else -%}{{ turn(m.role, m.content.strip()) }}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif -%}
+"""
+# Mistral 7B v0.3 (SPACE ' ') and Nemo (SPACE ''): tools before the last question, which holds the system text, too
+MISTRAL3 = """
+{%- set given = messages[0].content if messages[0].role == 'system' else none -%}
+{%- set turns = messages[1:] if messages[0].role == 'system' else messages -%}
+{%- set asked = turns | selectattr('role', 'equalto', 'user') | list -%}
+{%- set n = namespace(turn=0) -%}
+{%- for m in turns if m.role != 'tool' and not m.tool_calls -%}
+  {%- if m.role != ('user' if n.turn is even else 'assistant') -%}{{ raise_exception('out of turn') }}{%- endif -%}
+  {%- set n.turn = n.turn + 1 -%}
+{%- endfor -%}
+{{- bos_token -}}
+{%- for m in turns -%}
+  {%- if m.role == 'user' -%}
+    {%- if tools and m == asked[-1] -%}
+      {{- '[AVAILABLE_TOOLS]SPACE[' -}}
+      {%- for tool in tools -%}
+        {{- '{"type": "function", "function": {' -}}
+        {%- for key, value in tool.function.items() -%}
+          {{- '"' + key + '": ' -}}{{- '"' + value + '"' if value is string else value | tojson -}}
+          {{- ', ' if not loop.last -}}
+        {%- endfor -%}
+        {{- '}}' + (', ' if not loop.last else ']') -}}
+      {%- endfor -%}
+      {{- '[/AVAILABLE_TOOLS]' -}}
+    {%- endif -%}
+    {{- '[INST]SPACE' + (given + '\\n\\n' if loop.last and given is not none else '') + m.content + '[/INST]' -}}
+  {%- elif m.tool_calls -%}
+    {{- '[TOOL_CALLS]SPACE[' -}}
+    {%- for call in m.tool_calls -%}
+      {{- (call.function | tojson)[:-1] + ', "id": "' + call.id + '"}' + (', ' if not loop.last else ']') -}}
+    {%- endfor -%}
+    {{- eos_token -}}
+  {%- elif m.role == 'assistant' -%}{{ ANSWER + eos_token }}
+  {%- else -%}
+    {{- '[TOOL_RESULTS]SPACE{"content": ' + m.content + ', "call_id": "' + m.tool_call_id + '"}[/TOOL_RESULTS]' -}}
+  {%- endif -%}
+{%- endfor -%}
+"""
+# the head of the answer belongs to the question
+YI15 = """
+{%- if messages[0].role == 'system' -%}{{ messages[0].content }}{%- endif -%}
+{%- for m in messages -%}
+  {%- if m.role == 'user' -%}
+    {{- '<|im_start|>user\\n' + m.content + '<|im_end|>\\n<|im_start|>assistant\\n' -}}
+  {%- elif m.role == 'assistant' -%}{{- m.content + '<|im_end|>' + '\\n' -}}
+  {%- endif -%}
+{%- endfor -%}
+"""
 # what each template's checkpoints ship
 UPSTREAM = {
     'qwen': MACRO + "{%- set default = 'You are a helpful assistant.' -%}" + PLAIN,
@@ -152,8 +225,11 @@ UPSTREAM = {
     'qwen3_thinking': MACRO + FORGETS + QWEN3.replace('PROMPT', "'<think>\\n'"),
     'qwen3_nothinking': MACRO + '{%- set default = none -%}' + WITH_TOOLS,
     'llama3': LLAMA3.replace('FIRST', '{{ turn(messages[0]) if messages[0].role == "system" }}'),
-    'llama3_1': LLAMA3.replace('FIRST', KNOWLEDGE).replace('TODAY', "'26 Jul 2024'"),
-    'llama3_2': LLAMA3.replace('FIRST', KNOWLEDGE).replace('TODAY', "strftime_now('%d %b %Y')"),
+    'llama3_1': LLAMA31.replace('TODAY', "'26 Jul 2024'"),
+    'llama3_2': LLAMA31.replace('TODAY', "strftime_now('%d %b %Y')"),
+    'mistral-v3': MISTRAL3.replace('SPACE', ' ').replace('ANSWER', "' ' + m.content.strip()"),
+    'mistral-nemo': MISTRAL3.replace('SPACE', '').replace('ANSWER', 'm.content'),
+    'yi1_5': YI15,
     'llama': LLAMA2,
     'mistral': MISTRAL,
 }
@@ -221,8 +297,8 @@ def make_tokenizer():
     """make_tokenizer(template name or None) → a tokenizer with that template's upstream chat template."""
 
     def make(name: str | None, eos: str | None = '<|im_end|>', everywhere: bool = True) -> PreTrainedTokenizerFast:
-        if name in ('llama', 'mistral', 'yi'):
-            special = {'bos_token': '<s>', 'eos_token': eos if name == 'yi' else '</s>', 'unk_token': '<unk>'}
+        if name in ('llama', 'mistral', 'mistral-v3', 'mistral-nemo', 'yi', 'yi1_5'):
+            special = {'bos_token': '<s>', 'eos_token': eos if name.startswith('yi') else '</s>', 'unk_token': '<unk>'}
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_sentencepiece(everywhere), **special)
             tokenizer.chat_template = UPSTREAM[name]
             return tokenizer

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiftlite.errors import SwiftliteError
-from swiftlite.export.chat_template import jinja
 from swiftlite.template import IGNORE, detect, get_template
+from swiftlite.template.writer import jinja
 from tests.template.test_template import (
     ADVERSARIAL,
     TOOLS,
@@ -24,9 +24,9 @@ from tests.template.test_template import (
     user,
 )
 
-CHATML = ['qwen1half', 'yi', 'qwen3', 'qwen3_thinking', 'qwen3_nothinking']
+CHATML = ['qwen1half', 'yi', 'yi1_5', 'qwen3', 'qwen3_thinking', 'qwen3_nothinking']
 LLAMA3 = ['llama3', 'llama3_1', 'llama3_2']
-FOLDED = ['llama', 'mistral']
+FOLDED = ['llama', 'mistral', 'mistral-v3', 'mistral-nemo']
 QWEN3 = ['qwen3', 'qwen3_thinking', 'qwen3_nothinking']
 NAMES = [*CHATML, *LLAMA3, *FOLDED]
 thinking_texts = st.builds(
@@ -65,7 +65,11 @@ def templates(make_tokenizer):
 @settings(max_examples=50, deadline=None)
 @given(messages=text_turns)
 def test_text_conversations_equal_upstream(templates, name, messages):
-    check(templates[name], messages)
+    if name == 'yi1_5' and any(m['role'] == 'system' for m in messages[1:]):
+        with pytest.raises(SwiftliteError, match='at the start only'):  # upstream leaves such a turn out
+            templates[name].encode(messages)
+    else:
+        check(templates[name], messages)
 
 
 @pytest.mark.parametrize('name', FOLDED)
@@ -172,7 +176,7 @@ def test_turns_alternate(templates, name, messages):
         templates[name].encode(messages)
 
 
-@pytest.mark.parametrize('name', [*LLAMA3, *FOLDED, 'yi'])
+@pytest.mark.parametrize('name', ['llama3', 'llama', 'mistral', 'yi', 'yi1_5'])
 def test_template_without_tools_refuses_them(templates, name):
     with pytest.raises(SwiftliteError, match='no tools'):
         templates[name].encode([user('a')], tools=TOOLS)
@@ -189,16 +193,19 @@ def test_training_prompt_is_the_serving_prompt(templates, name, messages, answer
 def with_spaces(request, make_tokenizer):
     """Templates over SentencePiece tokenizers: a space before a text, in some after special tokens, too."""
     return {
-        name: get_template(name, make_tokenizer(name, everywhere=request.param)) for name in ('llama', 'mistral', 'yi')
+        name: get_template(name, make_tokenizer(name, everywhere=request.param))
+        for name in ('llama', 'mistral', 'mistral-v3', 'yi')
     }
 
 
-@pytest.mark.parametrize('name', FOLDED)
+@pytest.mark.parametrize('name', FOLDED[:3])
 @settings(max_examples=40, deadline=None)
 @given(messages=alternating(), answer=texts)
 def test_training_where_a_part_of_a_text_gets_a_space(with_spaces, name, messages, answer):
     messages = messages if messages[-1]['role'] == 'user' else messages[:-1]
-    assert check_training(with_spaces[name], messages, answer), 'a reply starts with a space, which starts a token'
+    same = check_training(with_spaces[name], messages, answer)
+    if name != 'mistral-v3' or messages[0]['role'] == 'user':  # it leaves out the system text once it is answered
+        assert same, 'a reply starts with a space, which starts a token'
 
 
 @settings(max_examples=40, deadline=None)
@@ -210,10 +217,24 @@ def test_training_of_yi(with_spaces, messages, answer):
 def test_several_learned_turns_get_no_spaces_of_their_own(with_spaces):
     messages = [system('s'), user('a'), assistant('Hello there'), user('b'), assistant('I am fine')]
     for name, template in with_spaces.items():
+        if name == 'mistral-v3':
+            continue  # see below
         encoded = template.encode_training(messages)
         whole = template.encode(messages, add_generation_prompt=False)
         assert template.tokenizer.decode(encoded.input_ids) == template.tokenizer.decode(whole)
         assert encoded.input_ids == whole or name == 'yi', 'here a token holds the newline and the first letter'
+
+
+def test_the_system_text_is_trained_where_it_is_served(with_spaces):
+    """Mistral v0.3 writes it into the question that is answered; a finished conversation shows none."""
+    template = with_spaces['mistral-v3']
+    messages = [system('Be kind'), user('a'), assistant('b'), user('c'), assistant('d')]
+    assert 'Be kind' not in template.render(messages, add_generation_prompt=False)
+    decoded = template.tokenizer.decode(template.encode_training(messages).input_ids)
+    assert decoded.index('Be kind') > decoded.index('[INST] a')
+    prompt = template.encode(messages[:-1])
+    last = template.encode_training([*({**m, 'loss': False} for m in messages[:-1]), messages[-1]])
+    assert last.input_ids[: len(prompt)] == prompt
 
 
 def check_training(template, messages, answer):
@@ -239,7 +260,12 @@ def test_template_written_for_other_engines_renders_alike(templates, name, data)
     template = templates[name]
     turns = alternating() if name in FOLDED else thinking_turns if name in QWEN3 else text_turns
     messages = data.draw(turns)
-    for tools in [None, TOOLS] if name in QWEN3 else [None]:
+    if name == 'yi1_5':
+        messages = [m for i, m in enumerate(messages) if m['role'] != 'system' or i == 0]
+    asked = next((m['role'] for m in messages if m['role'] != 'system'), None) == 'user'
+    for tools in [None, TOOLS] if template.tool_format and (asked or name in QWEN3) else [None]:
+        if name.startswith('llama') and tools and any(m['role'] != 'user' for m in messages[:1]):
+            continue
         for prompt in (True, False):
             found = template.tokenizer.apply_chat_template(
                 messages, tools=tools, chat_template=jinja(template), tokenize=False, add_generation_prompt=prompt

@@ -246,14 +246,19 @@ def test_template_is_found_from_the_tokenizer(make_tokenizer, name):
     assert get_template(None, make_tokenizer(name)).name == name
 
 
-def test_unknown_chat_template_is_not_guessed(make_tokenizer):
+def test_unknown_chat_template_is_used_as_it_is(make_tokenizer):
     tokenizer = make_tokenizer('qwen')
     tokenizer.chat_template = "{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% endfor %}"
-    with pytest.raises(SwiftliteError, match='--template_type'):
-        get_template(None, tokenizer)
+    assert detect(tokenizer) is None
+    assert (get_template(None, tokenizer).name, get_template(None, tokenizer).render([user('x')])) == (
+        'jinja',
+        '[user]x',
+    )
     tokenizer.chat_template = "{{ raise_exception('no system') }}"
     assert detect(tokenizer) is None
     assert detect(make_tokenizer(None)) is None
+    with pytest.raises(SwiftliteError, match='--template_type'):
+        get_template(None, make_tokenizer(None))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from swiftlite.errors import SwiftliteError
-from swiftlite.export.chat_template import chat_template, jinja
+from swiftlite.hub import local_path
 from swiftlite.registry.templates import TEMPLATES
 from swiftlite.template import get_template
+from swiftlite.template.writer import chat_template, jinja
 
 USER, REPLY = {'role': 'user', 'content': 'What is "a"?\n{{ x }}'}, {'role': 'assistant', 'content': "It's b."}
 SYSTEM = {'role': 'system', 'content': 'Be kind.'}
@@ -20,6 +21,7 @@ CASES = {
     'tools': ([USER], [TOOL]),
     'system and tools': ([SYSTEM, USER], [TOOL, TOOL]),
     'calls': ([USER, {'role': 'assistant', 'content': '', 'tool_calls': [CALL, CALL]}], [TOOL]),
+    'one call': ([USER, {'role': 'assistant', 'content': '', 'tool_calls': [{**CALL, 'id': 'call_00x-12'}]}], [TOOL]),
     'said and called': ([USER, {**REPLY, 'tool_calls': [CALL]}], [TOOL]),
     'results': (
         [
@@ -36,8 +38,11 @@ CASES = {
 
 
 @pytest.fixture(scope='module')
-def tokenizer(base):
-    return AutoTokenizer.from_pretrained(base)
+def tokenizer():
+    tokenizer = AutoTokenizer.from_pretrained(local_path('tiny-chat'))
+    tokenizer.bos_token = '<|endoftext|>'  # any, so that templates that need one render
+    tokenizer.add_special_tokens({'extra_special_tokens': ['<|eot_id|>']})
+    return tokenizer
 
 
 @pytest.mark.parametrize('messages, tools', CASES.values(), ids=CASES)
@@ -47,7 +52,11 @@ def test_renders_alike(tokenizer, name, options, messages, tools):
     try:
         template = get_template(name, tokenizer, **options)
         wanted = [template.render(messages, tools, add_generation_prompt=flag) for flag in (False, True)]
-    except SwiftliteError:
+    except SwiftliteError as error:
+        assert any(
+            said in str(error)
+            for said in ('no tools', 'in turn', 'one tool call', 'one user message', 'no system turn')
+        )
         return  # the template itself does not take these messages
     text = jinja(template)
     for flag in (False, True):
