@@ -1,5 +1,6 @@
 """Fields that several commands share: which model, which data, how the engine runs, how replies are drawn."""
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -230,25 +231,42 @@ class AdapterArgs(Args):
 
     lora_modules: list[str] = arg(
         [],
-        'adapters to serve beside the base model, each as name=path',
+        'adapters to serve beside the base model, each as name=path or as JSON {"name": …, "path": …}',
         group='adapters',
         aliases=('vllm_lora_modules',),
     )
 
     def check(self) -> None:
         super().check()
-        names = []
-        for module in self.lora_modules:
-            name, mark, path = module.partition('=')
-            if not (mark and name and path):
-                raise UsageError(f"--lora_modules takes name=path, not '{module}'")
-            if name in names:
+        names = [name for name, _, _ in map(_adapter, self.lora_modules)]
+        for name in names:
+            if names.count(name) > 1:
                 raise UsageError(f"--lora_modules names '{name}' twice")
-            names.append(name)
 
     def adapters(self) -> dict[str, str]:
         """Name → folder of each of ``--lora_modules``."""
-        return dict(module.split('=', 1) for module in self.lora_modules)
+        return {name: path for name, path, _ in map(_adapter, self.lora_modules)}
+
+    def adapter_bases(self) -> dict[str, str]:
+        """Name → ``base_model_name``, of those of ``--lora_modules`` that give it."""
+        return {name: base for name, _, base in map(_adapter, self.lora_modules) if base}
+
+
+def _adapter(module: str) -> tuple[str, str, str]:
+    """(name, path, base model or '') of one of ``--lora_modules``; UsageError for what is neither form of one."""
+    if not module.lstrip().startswith('{'):
+        name, _, path = module.partition('=')
+        if not (name and path):
+            raise UsageError(f"--lora_modules takes name=path, not '{module}'")
+        return name, path, ''
+    try:
+        fields = json.loads(module)
+    except ValueError as error:
+        raise UsageError(f"--lora_modules takes name=path or JSON, and '{module}' is not JSON: {error}") from None
+    known = {'name', 'path', 'base_model_name'}
+    if not {'name', 'path'} <= fields.keys() <= known or not all(isinstance(v, str) and v for v in fields.values()):
+        raise UsageError(f'--lora_modules takes {{"name": …, "path": …}}, with "base_model_name" at most, not {module}')
+    return fields['name'], fields['path'], fields.get('base_model_name', '')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,8 @@ async def create_completion(service: Service, body: CompletionBody, request_id: 
         response_id('cmpl', body.request_id or request_id), model, prompts, params, body.n, body.cache_salt, silent
     )
     echoes = [_echo(service, prompt, body) for prompt in given]
-    choices = [CompletionChoice(index, body, echoes[index // body.n]) for index in range(job.size)]
+    tokenizer = service.engine.tokenizer
+    choices = [CompletionChoice(index, body, echoes[index // body.n], tokenizer) for index in range(job.size)]
     return GenerationReply(service, Answer(job, body, choices, KINDS))
 
 
@@ -68,7 +69,7 @@ def _echo(service: Service, prompt: str | list[int], body: CompletionBody) -> st
 class CompletionChoice:
     """One sample on its way; see `answer.Choice`. With max_tokens 0 it shows nothing of what the model wrote."""
 
-    def __init__(self, index: int, body: CompletionBody, echo: str) -> None:
+    def __init__(self, index: int, body: CompletionBody, echo: str, tokenizer: Any) -> None:
         self.index = index
         self._body = body
         self._echo = echo
@@ -78,7 +79,7 @@ class CompletionChoice:
         self._text: list[str] = []
         self._token_ids: list[int] = []
         self._parts: list[dict[str, Any]] = []
-        self._lists = CompletionLogprobs(body.logprobs or 0, body.return_tokens_as_token_ids)
+        self._lists = CompletionLogprobs(body.logprobs or 0, body.return_tokens_as_token_ids, tokenizer)
         self._finish: dict[str, Any] = {'finish_reason': None, 'stop_reason': None}
 
     def opening(self, output: RequestOutput) -> list[dict[str, Any]]:

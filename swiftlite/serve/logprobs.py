@@ -23,17 +23,19 @@ def chat_logprobs(
 class CompletionLogprobs:
     """The four parallel lists of /v1/completions; `text_offset` counts characters over the whole choice."""
 
-    def __init__(self, top: int, as_ids: bool, offset: int = 0) -> None:
+    def __init__(self, top: int, as_ids: bool, tokenizer: Any) -> None:
         self._top = top
         self._as_ids = as_ids
-        self._offset = offset
+        self._tokenizer = tokenizer  # for the text of a token without a probability
+        self._offset = 0
 
     def feed(self, token_ids: Sequence[int], steps: Sequence[dict[int, Logprob] | None]) -> dict[str, Any]:
         """Lists for these tokens. A step of None (the first prompt token) has no probability."""
         lists: dict[str, Any] = {'text_offset': [], 'token_logprobs': [], 'tokens': [], 'top_logprobs': []}
         for token, step in zip(token_ids, steps, strict=True):
             chosen = step[token] if step else None
-            text = _name(token, chosen.decoded_token if chosen else None, self._as_ids)
+            plain = chosen.decoded_token if chosen else None if self._as_ids else self._tokenizer.decode([token])
+            text = _name(token, plain, self._as_ids)
             lists['text_offset'].append(self._offset)
             lists['token_logprobs'].append(_finite(chosen.logprob) if chosen else None)
             lists['tokens'].append(text)

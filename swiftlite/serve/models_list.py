@@ -72,6 +72,10 @@ class ServedModels:
             param='model',
         )
 
+    def is_base(self, name: str) -> bool:
+        """Whether `name` is one that the base model answers to."""
+        return name in self._bases or name in self._aliases
+
     def adapter(self, name: str) -> ServedModel | None:
         return self._adapters.get(name)
 

@@ -116,6 +116,9 @@ async def _start(args: DeployArgs, setup: Setup) -> Service:
                 raise UsageError(
                     f"--lora_modules names '{name}', which is the base model: give the adapter another name"
                 )
+            base = args.adapter_bases().get(name)
+            if base is not None and not models.is_base(base):
+                raise UsageError(f"--lora_modules puts '{name}' on '{base}', which is no name of the base model")
             request = models.request_for(name, path)
             await engine.add_lora(request)
             models.add(request)

@@ -7,5 +7,5 @@ def test_a_tie_makes_no_extra_entry() -> None:
     step = {5: Logprob(-1.0, 1, 'five'), 6: Logprob(-2.0, 2, 'six'), 9: Logprob(-1.0, 1, 'nine')}
     (entry,) = chat_logprobs([9], [step], 2, False)
     assert entry['token'] == 'nine' and len(entry['top_logprobs']) == 2
-    lists = CompletionLogprobs(1, False).feed([9], [step])
+    lists = CompletionLogprobs(1, False, None).feed([9], [step])
     assert lists['tokens'] == ['nine'] and set(lists['top_logprobs'][0]) == {'five', 'nine'}
