@@ -5,8 +5,9 @@ Needs neither torch nor the engine.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,18 @@ class _Server:
             'trust_env': self.host not in LOOPBACK,
         }
 
-    def failed(self, error: httpx.HTTPError | httpx.InvalidURL) -> SwiftliteError:
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turns what goes wrong on the way into a SwiftliteError."""
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._failed(error) from None
+
+    def ended_early(self) -> ServerError:
+        return ServerError(f'the stream from {self.url} ended before the answer did')
+
+    def _failed(self, error: httpx.HTTPError | httpx.InvalidURL) -> SwiftliteError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return SwiftliteError(
                 f'no server answers at {self.url} ({error}): '
@@ -114,24 +126,14 @@ def get_model_list_client(
     host: str = '127.0.0.1', port: str | int = '8000', *, api_key: str | None = None, timeout: float | None = 600
 ) -> Reply:
     """What the server serves: ``.data[0].id`` is the base model's name, adapters follow."""
-    server = _Server(host, port, api_key, timeout)
-    try:
-        with httpx.Client(**server.options) as client:
-            return Reply(server.read(client.get('/v1/models')))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise server.failed(error) from None
+    return _drive(_Server(host, port, api_key, timeout), _models())
 
 
 async def get_model_list_client_async(
     host: str = '127.0.0.1', port: str | int = '8000', *, api_key: str | None = None, timeout: float | None = 600
 ) -> Reply:
     """As `get_model_list_client`."""
-    server = _Server(host, port, api_key, timeout)
-    try:
-        async with httpx.AsyncClient(**server.options) as client:
-            return Reply(server.read(await client.get('/v1/models')))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise server.failed(error) from None
+    return await _drive_async(_Server(host, port, api_key, timeout), _models())
 
 
 def inference_client(
@@ -159,7 +161,7 @@ def inference_client(
     config = request_config or XRequestConfig()
     server = _Server(host, port, api_key, timeout)
     call = _call(model_type, query, history, system, images, config, adapter_name, is_chat_request)
-    return _stream(server, call) if config.stream else _whole(server, call)
+    return _stream(server, call) if config.stream else _drive(server, _answer(call))
 
 
 async def inference_client_async(
@@ -181,7 +183,7 @@ async def inference_client_async(
     config = request_config or XRequestConfig()
     server = _Server(host, port, api_key, timeout)
     call = _call(model_type, query, history, system, images, config, adapter_name, is_chat_request)
-    return _stream_async(server, call) if config.stream else await _whole_async(server, call)
+    return _stream_async(server, call) if config.stream else await _drive_async(server, _answer(call))
 
 
 def _call(
@@ -208,50 +210,77 @@ def _call(
     return _Call('/v1/completions', body | {'prompt': query})
 
 
-def _whole(server: _Server, call: _Call) -> Reply:
-    try:
-        with httpx.Client(**server.options) as client:
-            if call.length_request is not None:
-                call = call.with_length(server.read(client.post('/tokenize', json=call.length_request)))
-            return Reply(server.read(client.post(call.path, json=call.body)))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise server.failed(error) from None
+# A talk yields (method, path, JSON body) and is sent the response's JSON; what it returns is the result. It knows
+# nothing of how requests are made, so that both kinds of client hold the same one.
+_Talk = Generator[tuple[str, str, dict[str, Any] | None], dict[str, Any], Any]
 
 
-async def _whole_async(server: _Server, call: _Call) -> Reply:
-    try:
+def _models() -> _Talk:
+    return Reply((yield 'GET', '/v1/models', None))
+
+
+def _prepared(call: _Call) -> _Talk:
+    """The call, with max_tokens where the server has to be asked for it."""
+    if call.length_request is not None:
+        return call.with_length((yield 'POST', '/tokenize', call.length_request))
+    return call
+
+
+def _answer(call: _Call) -> _Talk:
+    call = yield from _prepared(call)
+    return Reply((yield 'POST', call.path, call.body))
+
+
+def _drive(server: _Server, talk: _Talk) -> Any:
+    with server.errors(), httpx.Client(**server.options) as client:
+        return _continue(server, client, talk)
+
+
+async def _drive_async(server: _Server, talk: _Talk) -> Any:
+    with server.errors():
         async with httpx.AsyncClient(**server.options) as client:
-            if call.length_request is not None:
-                call = call.with_length(server.read(await client.post('/tokenize', json=call.length_request)))
-            return Reply(server.read(await client.post(call.path, json=call.body)))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise server.failed(error) from None
+            return await _continue_async(server, client, talk)
+
+
+def _continue(server: _Server, client: httpx.Client, talk: _Talk) -> Any:
+    value = None
+    try:
+        while True:
+            method, path, body = talk.send(value)  # type: ignore[arg-type]
+            value = server.read(client.request(method, path, json=body))
+    except StopIteration as end:
+        return end.value
+
+
+async def _continue_async(server: _Server, client: httpx.AsyncClient, talk: _Talk) -> Any:
+    value = None
+    try:
+        while True:
+            method, path, body = talk.send(value)  # type: ignore[arg-type]
+            value = server.read(await client.request(method, path, json=body))
+    except StopIteration as end:
+        return end.value
 
 
 def _stream(server: _Server, call: _Call) -> Iterator[Reply]:
-    try:
-        with httpx.Client(**server.options) as client:
-            if call.length_request is not None:
-                call = call.with_length(server.read(client.post('/tokenize', json=call.length_request)))
-            with client.stream('POST', call.path, json=call.body) as response:
-                if response.is_error:
-                    response.read()
-                    server.read(response)
-                for line in response.iter_lines():
-                    if line == 'data: [DONE]':
-                        return
-                    if (chunk := server.event(line)) is not None:
-                        yield chunk
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise server.failed(error) from None
-    raise ServerError(f'the stream from {server.url} ended before the answer did')
+    with server.errors(), httpx.Client(**server.options) as client:
+        call = _continue(server, client, _prepared(call))
+        with client.stream('POST', call.path, json=call.body) as response:
+            if response.is_error:
+                response.read()
+                server.read(response)
+            for line in response.iter_lines():
+                if line == 'data: [DONE]':
+                    return
+                if (chunk := server.event(line)) is not None:
+                    yield chunk
+    raise server.ended_early()
 
 
 async def _stream_async(server: _Server, call: _Call) -> AsyncIterator[Reply]:
-    try:
+    with server.errors():
         async with httpx.AsyncClient(**server.options) as client:
-            if call.length_request is not None:
-                call = call.with_length(server.read(await client.post('/tokenize', json=call.length_request)))
+            call = await _continue_async(server, client, _prepared(call))
             async with client.stream('POST', call.path, json=call.body) as response:
                 if response.is_error:
                     await response.aread()
@@ -261,9 +290,7 @@ async def _stream_async(server: _Server, call: _Call) -> AsyncIterator[Reply]:
                         return
                     if (chunk := server.event(line)) is not None:
                         yield chunk
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise server.failed(error) from None
-    raise ServerError(f'the stream from {server.url} ended before the answer did')
+    raise server.ended_early()
 
 
 def _sentence(value: Any) -> str | None:

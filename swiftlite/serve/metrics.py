@@ -12,6 +12,7 @@ from swiftlite.engine.outputs import RequestOutput
 LABELS = ('model_name', 'engine')
 LATENCY = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 REQUEST_LATENCY = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0)
+TOKENS = tuple(scale * 10**power for power in range(6) for scale in (1, 2, 5))
 # metric → key of AsyncEngine.stats()
 GAUGES = {
     'vllm:num_requests_running': ('num_running', 'Requests in the running batch.'),
@@ -41,13 +42,20 @@ class Metrics:
         self.end_to_end = self._histogram(
             'vllm:e2e_request_latency_seconds', 'Time from the request to its last token.', REQUEST_LATENCY
         )
+        self.output_token = self._histogram(
+            'vllm:request_time_per_output_token_seconds', 'Mean time of a request between its tokens.', LATENCY
+        )
+        self.request_prompt = self._histogram('vllm:request_prompt_tokens', 'Prompt tokens of a request.', TOKENS)
+        self.request_generation = self._histogram(
+            'vllm:request_generation_tokens', 'Generated tokens of a request.', TOKENS
+        )
         self._success = Counter(
             'vllm:request_success', 'Finished requests.', (*LABELS, 'finished_reason'), registry=self.registry
         )
 
     def sequence(self, prompt_tokens: int) -> SequenceWatch:
         self.prompt_tokens.inc(prompt_tokens)
-        return SequenceWatch(self)
+        return SequenceWatch(self, prompt_tokens)
 
     def finished(self, reason: str) -> None:
         self._success.labels(*self._labels, reason).inc()
@@ -76,8 +84,11 @@ class Metrics:
 class SequenceWatch:
     """Takes the times of one generation."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, prompt_tokens: int) -> None:
         self._metrics = metrics
+        self._prompt_tokens = prompt_tokens
+        self._tokens = 0
+        self._first = 0.0
         self._start = time.perf_counter()
         self._last = 0.0
 
@@ -90,7 +101,13 @@ class SequenceWatch:
                 self._metrics.inter_token.observe((now - self._last) / tokens)
             else:
                 self._metrics.first_token.observe(now - self._start)
+                self._first = now
             self._last = now
+            self._tokens += tokens
         if output.finished:
             self._metrics.end_to_end.observe(now - self._start)
+            self._metrics.request_prompt.observe(self._prompt_tokens)
+            self._metrics.request_generation.observe(self._tokens)
+            if self._tokens > 1:
+                self._metrics.output_token.observe((self._last - self._first) / (self._tokens - 1))
             self._metrics.finished(output.outputs[0].finish_reason or 'stop')
