@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,7 @@ class LocalTarget:
     @property
     def session(self) -> Session:
         if self._session is None:
+            print(f'Loading {self.name} from {self._setup.config.model}', file=sys.stderr, flush=True)
             self._session = Session(self._setup, self._args)
         return self._session
 

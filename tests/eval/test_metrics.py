@@ -116,8 +116,10 @@ def test_perplexity():
 @pytest.mark.parametrize(
     ('answer', 'letter'),
     [
-        ('B', 'B'), ('b', 'B'), (' (C) because', 'C'), ('D. 12', 'D'), ('**B**', 'B'), ('A\nIt is', 'A'), ('B，因为', 'B'),
-        ('The answer is B.', 'B'), ('the correct answer is: (C)', 'C'), ('答案是D', 'D'), ('正确答案为：B。', 'B'), ('选C', 'C'),
+        ('B', 'B'), ('b', 'B'), (' (C) because', 'C'), ('D. 12', 'D'), ('**B**', 'B'),
+        ('A\nIt is', 'A'), ('B，因为', 'B'),
+        ('The answer is B.', 'B'), ('the correct answer is: (C)', 'C'), ('答案是D', 'D'),
+        ('正确答案为：B。', 'B'), ('选C', 'C'),
         ('A cat has four legs', None), ('I do not know', None), ('', None), ('E', None), ('The answer is Blue', None),
         ('Both are right', None), ('option A', 'A'), ('【B】', 'B'),
     ],

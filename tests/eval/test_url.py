@@ -51,7 +51,7 @@ def test_completions_and_mistakes(server: ServerThread, data: str, tmp_path: Pat
     assert read(tmp_path / 'out', 'text')[1][0]['response']
     with pytest.raises(SwiftliteError, match="has no model 'tiny-modle'; did you mean 'tiny-model'"):
         run(replace(args, model_type='tiny-modle'))
-    with pytest.raises(SwiftliteError, match='no server answers at http://127.0.0.1:1/v1'):
+    with pytest.raises(SwiftliteError, match=r'no server answers at http://127\.0\.0\.1:1/v1'):
         run(replace(args, eval_url='http://127.0.0.1:1'))
-    with pytest.raises(SwiftliteError, match='refuses|something else'):
+    with pytest.raises(SwiftliteError, match=r'refuses|something else'):
         run(replace(args, eval_url=f'{server.url}/nowhere/v1'))
