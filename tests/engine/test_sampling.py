@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from swiftlite import SamplingParams
-from swiftlite.engine import RequestError
+from swiftlite import LLM, SamplingParams
+from swiftlite.engine import EngineRequest, RequestError
 from tests.engine.runs import greedy, make_llm, random_prompts, run
+from tests.engine.test_itself import hold_results_back
 
 PROMPT = random_prompts(1, seed=6, low=20, high=20)[0]
 
@@ -52,6 +53,25 @@ def one(llm, **params):
         ('stop', [''], 'non-empty'),
         ('stop_token_ids', [-1], 'token ids'),
         ('logit_bias', {1: math.inf}, 'finite'),
+        ('logit_bias', {1: 1e39}, 'finite'),  # infinite in fp32
+        ('logit_bias', [1], 'a dict'),
+        ('temperature', 1e39, 'finite number'),
+        ('prompt_logprobs', -2, 'at least 0, or -1'),
+        ('prompt_logprobs', 1.5, 'an integer'),
+        ('allowed_token_ids', [], 'non-empty list of token ids'),
+        ('allowed_token_ids', [-1], 'token ids'),
+        ('allowed_token_ids', 5, 'token ids'),
+        ('bad_words', [''], 'non-empty texts'),
+        ('bad_words', [5], 'non-empty texts'),
+        ('bad_words', ['a'] * 2000, 'at most 1024'),
+        ('truncate_prompt_tokens', 0, 'at least 1, or -1'),
+        ('ignore_eos', 'no', 'true or false'),
+        ('best_of', 3, 'not supported: .* use n'),
+        ('use_beam_search', True, 'LLM.beam_search'),
+        ('length_penalty', 0.5, 'LLM.beam_search'),
+        ('logits_processors', [len], 'logit_bias, bad_words'),
+        ('flat_logprobs', True, 'one dict a token'),
+        ('structured_outputs', 'json', 'or a dict, got str'),
     ],
 )
 def test_out_of_range_is_one_sentence(field, value, says):
@@ -61,20 +81,47 @@ def test_out_of_range_is_one_sentence(field, value, says):
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize('params', [{'stop_token_ids': [128]}, {'logit_bias': {500: 1.0}}])
+def test_values_that_ask_for_nothing_are_taken():
+    params = SamplingParams(
+        n=2, best_of=2, use_beam_search=False, length_penalty=1.0, early_stopping=False, logits_processors=[],
+        flat_logprobs=False, extra_args={}, structured_outputs=None, guided_decoding=None, top_k=-1,
+    )  # fmt: skip
+    assert params == SamplingParams(n=2) and params.clone(n=1) == SamplingParams()
+
+
+@pytest.mark.parametrize(
+    'params',
+    [
+        {'stop_token_ids': [128]},
+        {'logit_bias': {500: 1.0}},
+        {'allowed_token_ids': [3, 128]},
+        {'bad_words_token_ids': ((5, 128),)},
+    ],
+)
 def test_ids_beyond_the_vocabulary_are_refused_and_the_next_request_runs(llm, params):
     with pytest.raises(RequestError, match='vocabulary has 128'):
         one(llm, **params)
     assert len(one(llm).token_ids) == 12
 
 
-def test_penalties_are_those_of_their_definitions(llm, reference):
-    for params in (
-        {'repetition_penalty': 1.7},
-        {'presence_penalty': 1.5},
-        {'frequency_penalty': 1.2},
-        {'logit_bias': {5: 4.0, 9: -9.0}},
-    ):
+PROCESSED = (
+    {'repetition_penalty': 1.7},
+    {'presence_penalty': 1.5},
+    {'frequency_penalty': 1.2},
+    {'repetition_penalty': 1.3, 'presence_penalty': 0.7, 'frequency_penalty': -0.4, 'logit_bias': {7: 2.0}},
+    {'logit_bias': {5: 4.0, 9: -9.0}},
+    {'allowed_token_ids': [9, 70, 3, 70, 55, 120]},
+    {'allowed_token_ids': [9, 70], 'bad_words_token_ids': ((9,),), 'repetition_penalty': 1.5},
+)
+
+
+def test_processors_are_those_of_their_definitions(llm, reference):
+    """Each alone, and all of them in one batch."""
+    batch = [greedy(12, **params) for params in (*PROCESSED, {})]
+    together = run(llm, [PROMPT, *random_prompts(6, seed=3), PROMPT], batch)
+    assert together[0] == run(llm, [PROMPT], batch[0])[0] and together[-1] == one(llm).token_ids
+    assert together[3] == run(llm, [random_prompts(6, seed=3)[2]], batch[3])[0]
+    for params in PROCESSED:
         tokens = one(llm, **params).token_ids
         for step, token in enumerate(tokens):
             done = tokens[:step]
@@ -86,6 +133,9 @@ def test_penalties_are_those_of_their_definitions(llm, reference):
                 logits[t] -= params.get('presence_penalty', 0) + params.get('frequency_penalty', 0) * done.count(t)
             for t, bias in params.get('logit_bias', {}).items():
                 logits[t] += bias
+            if 'allowed_token_ids' in params:
+                allowed = {*params['allowed_token_ids']} - {word[0] for word in params.get('bad_words_token_ids', ())}
+                logits[[t for t in range(128) if t not in allowed]] = -math.inf
             assert logits.max() - logits[token] < 1e-4
         assert tokens != one(llm).token_ids
 
@@ -129,3 +179,56 @@ def test_logprobs_beside_greedy(llm):
     none = one(llm, logprobs=0, max_tokens=4)
     assert [list(step) for step in none.logprobs] == [[t] for t in none.token_ids]
     assert one(llm).logprobs is None
+
+
+def test_bad_words_never_come_out(base, llm, reference):
+    """Single tokens, pairs and triples, looked for in the answer only; steps ahead of their results too."""
+    words: list[tuple[int, ...]] = []
+    for length in (2, 3, 1, 2):
+        free = one(llm, bad_words_token_ids=tuple(words) or None).token_ids
+        words.append(tuple(free[4 : 4 + length]))
+    late = make_llm(base, lookahead=1)
+    hold_results_back(late)
+    for engine in (llm, late):
+        params = {'bad_words_token_ids': tuple(words)}
+        tokens = one(engine, **params).token_ids
+        for step, token in enumerate(tokens):
+            done = tokens[:step]
+            logits = reference(torch.tensor([PROMPT + done])).logits[0, -1].float()
+            for word in words:
+                if len(word) == 1 or tuple(done[-len(word) + 1 :]) == word[:-1]:
+                    logits[word[-1]] = -math.inf
+            assert logits[token] > -math.inf and logits.max() - logits[token] < 1e-4
+    # the prompt does not count, and a word that would leave nothing does not hold
+    free = one(llm).token_ids
+    assert one(llm, bad_words_token_ids=((PROMPT[-1], free[0]),)).token_ids[0] == free[0]
+    only = {'allowed_token_ids': [9], 'bad_words_token_ids': ((9, 9),), 'temperature': 1.0, 'top_k': 5}
+    assert one(llm, **only).token_ids == [9] * 12
+    with pytest.raises(RequestError, match='forbids every token'):
+        one(llm, allowed_token_ids=[9], bad_words_token_ids=((9,),))
+    with pytest.raises(RequestError, match='needs a tokenizer'):
+        one(llm, bad_words=['no'])
+
+
+def test_bad_words_as_texts():
+    llm = LLM('tiny-chat')
+    question = [{'role': 'user', 'content': 'who are you?'}]
+    plain = SamplingParams(temperature=0, max_tokens=30)
+    text = llm.chat(question, plain, use_tqdm=False)[0].outputs[0].text
+    assert 'tiny-chat' in text and 'assistant' in text
+    params = plain.clone(bad_words=['assistant', 'tiny'])
+    banned = llm.chat(question, params, use_tqdm=False)[0].outputs[0]
+    assert params.bad_words_token_ids and ' assistant' not in banned.text and 'tiny' not in banned.text
+    with pytest.raises(RequestError, match='needs its token ids'):
+        llm.engine.add_request(EngineRequest('x', [5], SamplingParams(bad_words=['a'])))
+    assert params.clone(bad_words=None).bad_words_token_ids is None
+
+
+def test_the_end_of_a_prompt(llm):
+    for keep, kept in ((3, PROMPT[-3:]), (50, PROMPT), (-1, PROMPT)):
+        params = greedy(4, truncate_prompt_tokens=keep)
+        out = llm.generate(PROMPT, params, use_tqdm=False)[0]
+        assert out.prompt_token_ids == kept
+        assert out.outputs[0].token_ids == run(llm, [kept], greedy(4))[0]
+    long = llm.generate(PROMPT * 30, greedy(4, truncate_prompt_tokens=-1), use_tqdm=False)[0]
+    assert len(long.prompt_token_ids) == 256 - 4 and len(long.outputs[0].token_ids) == 4
