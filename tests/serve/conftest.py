@@ -4,6 +4,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from swiftlite.hub import asset_path
 from tests.served import ServerThread, tiny_chat_checkpoint
 from tests.tiny import tiny_adapter
 
@@ -27,4 +28,17 @@ def server(checkpoint: Path, adapter: Path) -> Iterator[ServerThread]:
 @pytest.fixture
 def client(server: ServerThread) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f'{server.url}/v1', api_key='EMPTY', max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture(scope='session')
+def tiny_server() -> Iterator[ServerThread]:
+    """The embedded model, which writes JSON and tool calls."""
+    with ServerThread(asset_path('tiny-chat')) as running:
+        yield running
+
+
+@pytest.fixture
+def tiny_chat(tiny_server: ServerThread) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f'{tiny_server.url}/v1', api_key='EMPTY', max_retries=0) as made:
         yield made

@@ -1,13 +1,9 @@
 """The embedded model over HTTP: who it is, several turns, and a tool called, answered and reported."""
 
 import json
-from collections.abc import Iterator
 
 import openai
 import pytest
-
-from swiftlite.hub import asset_path
-from tests.served import ServerThread
 
 WEATHER = {
     'type': 'function',
@@ -21,15 +17,6 @@ WEATHER = {
         },
     },
 }
-
-
-@pytest.fixture(scope='module')
-def tiny_chat() -> Iterator[openai.OpenAI]:
-    with (
-        ServerThread(asset_path('tiny-chat')) as server,
-        openai.OpenAI(base_url=f'{server.url}/v1', api_key='EMPTY', max_retries=0) as client,
-    ):
-        yield client
 
 
 @pytest.mark.parametrize('question', ['who are you?', '你是谁？'])
