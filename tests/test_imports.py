@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     'infer': ENGINE | {'engine', 'args', 'data'},
     'serve': ENGINE | {'engine', 'args', 'infer'},  # infer.setup: from arguments to what runs
     'eval': ENGINE | {'engine', 'args', 'data', 'infer'},
-    'ui': ENGINE | {'engine', 'args', 'serve'},
+    'ui': ENGINE | {'engine', 'args', 'infer', 'serve'},  # infer.setup, serve.server's sockets
     'bench': ENGINE | {'engine', 'args'},
     'cli': {'args', 'registry', 'train', 'export', 'infer', 'serve', 'eval', 'ui', 'bench'},
     '': {'engine', 'cli'},  # swiftlite/__init__.py and __main__.py
