@@ -1,6 +1,7 @@
 # make demo   train, merge and serve the embedded model, and print what it says
 # make test   the tests: offline, on the CPU
 # make check  ruff and mypy
+# make reference  write docs/cli-reference.md and docs/flags.md anew
 # make install  what the others do first: a virtual environment in .venv with swiftlite in it
 # PYTHON=… picks another Python (3.11 or newer), VENV=… another folder; a torch that is there already is kept.
 
@@ -14,7 +15,7 @@ CPU_TORCH := torch==2.13.0+cpu
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 HAS_TORCH = $(BIN)/python -c 'import torch' 2>/dev/null
 
-.PHONY: demo test check install clean
+.PHONY: demo test check reference install clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -30,6 +31,10 @@ test: $(STAMP)
 check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m swiftlite.cli.reference --check docs
+
+reference: $(STAMP)
+	@$(BIN)/python -m swiftlite.cli.reference docs
 
 install: $(STAMP)
 

@@ -171,8 +171,8 @@ EXPORT = table(
     needless(
         NO_ENGINE,
         """seed tensor_parallel_size gpu_memory_utilization max_model_len max_num_seqs max_num_batched_tokens
-        enforce_eager tp max_logprobs vllm_max_lora_rank max_lora_rank max_loras vllm_gpu_memory_utilization vllm_max_model_len
-        vllm_max_num_seqs vllm_enforce_eager vllm_tensor_parallel_size""",
+        enforce_eager tp max_logprobs vllm_max_lora_rank max_lora_rank max_loras vllm_gpu_memory_utilization
+        vllm_max_model_len vllm_max_num_seqs vllm_enforce_eager vllm_tensor_parallel_size""",
     ),
     needless(
         NO_TEXT,

@@ -81,7 +81,7 @@ def flags_page(commands: Mapping[str, type[Args]]) -> str:
         'of the engine as keyword arguments. Dotted forms such as `--compilation-config.level` count as the name.'
     ]
     own = [name for flag in flags(deploy) for name in flag.names if not name.startswith('-')]
-    for title, names in (('Flags that deploy has itself', own), ('Engine', ENGINE), ('Server', SERVER)):
+    for title, names in (('Flags that deploy has itself', own), ('Engine', list(ENGINE)), ('Server', list(SERVER))):
         lines += ['', f'### {title}', *_outcomes(deploy, 'deploy', names)]
     return '\n'.join(lines) + '\n'
 
@@ -112,12 +112,20 @@ def _cell(text: str) -> str:
     return text.replace('|', '\\|').replace('<', '&lt;')
 
 
-def main(folder: str = 'docs') -> int:
-    """Write the pages into `folder`."""
+def main(*words: str) -> int:
+    """Write the pages into the folder in `words` (docs); with ``--check``, 1 if one of them is out of date instead."""
+    check = '--check' in words
+    folder = Path(next((word for word in words if word != '--check'), 'docs'))
+    status = 0
     for name, text in pages({name: command.load() for name, command in COMMANDS.items()}).items():
-        Path(folder, name).write_text(text, encoding='utf-8')
-    return 0
+        file = folder / name
+        if not check:
+            file.write_text(text, encoding='utf-8')
+        elif not file.is_file() or file.read_text(encoding='utf-8') != text:
+            print(f'{file} is out of date: run make reference', file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == '__main__':
-    sys.exit(main(*sys.argv[1:2]))
+    sys.exit(main(*sys.argv[1:]))
