@@ -11,6 +11,7 @@ class DoctorArgs(Args):
     """Say what is installed and what would run."""
 
     summary: ClassVar[str] = 'Print versions, devices and memory, and what would run here.'
-    examples: ClassVar[tuple[str, ...]] = ('swiftlite doctor',)
+    examples: ClassVar[tuple[str, ...]] = ('swiftlite doctor', 'swiftlite doctor --json true --try_model false')
 
+    try_model: bool = arg(True, 'let tiny-chat answer a question', group='report')
     json: bool = arg(False, 'as JSON', group='report')

@@ -221,9 +221,15 @@ def test_models_lists_and_searches(capsys):
 def test_doctor(capsys, monkeypatch):
     assert run(['doctor']) == 0
     out = capsys.readouterr().out
-    assert 'torch' in out and 'no problems' in out
-    run(['doctor', '--json'])
-    assert json.loads(capsys.readouterr().out)['packages']['torch']
+    assert 'torch' in out and 'no problems' in out and '3 + 4 = 7' in out
+    monkeypatch.setenv('HF_TOKEN', 'hf_secret')
+    monkeypatch.setenv('https_proxy', 'http://me:word@proxy:1')
+    run(['doctor', '--json', '--try_model', 'false'])
+    out = capsys.readouterr().out
+    report = json.loads(out)
+    assert report['packages']['torch'] and 'tried' not in report and 'secret' not in out and 'word' not in out
+    assert report['variables']['https_proxy'] == 'http://(login)@proxy:1'
+    assert {row['what'].partition(',')[0] for row in report['fits']} >= {'infer', 'sft'}
 
     from swiftlite.cli import doctor
 
@@ -232,3 +238,26 @@ def test_doctor(capsys, monkeypatch):
     assert run(['doctor']) == 1
     out = capsys.readouterr().out
     assert 'problem: rich is missing' in out and 'problem: peft is 0.1' in out
+
+
+def test_doctor_says_what_is_missing_and_what_fits(capsys, monkeypatch):
+    from swiftlite.cli import doctor, machine
+
+    version = doctor._version
+    monkeypatch.setattr(doctor, '_version', lambda name: None if name == 'gradio' else version(name))
+    gpu = {'name': 'G', 'memory_gib': 80.0, 'free_gib': 79.0, 'compute': '9.0', 'bf16': True, 'error': None}
+    facts = {'cores': 8, 'memory_gib': 64.0, 'free_gib': 60.0, 'gpus': [gpu] * 4, 'cuda': '12.8'}
+    monkeypatch.setattr(machine, 'machine', lambda: dict(facts))
+    assert run(['doctor', '--try_model', 'false']) == 0
+    out = capsys.readouterr().out
+    assert "app-ui: pip install 'swiftlite[ui]' (gradio)" in out
+    fits = {line.rpartition('  ')[0].strip(): line.rpartition('  ')[2] for line in out.splitlines()}
+    assert (
+        fits['infer, deploy in bf16, 1 GPU'] == '34B'
+        and fits['infer, deploy in bf16, --tensor_parallel_size 4'] == '110B'
+    )
+    assert fits['sft, full, fp32, 1 GPU'] == '4B'
+    broken = facts | {'gpus': [gpu | {'error': 'CUDA driver version is insufficient'}]}
+    monkeypatch.setattr(machine, 'machine', lambda: dict(broken))
+    assert run(['doctor']) == 1
+    assert 'problem: GPU 0 does not work: CUDA driver version is insufficient' in capsys.readouterr().out
