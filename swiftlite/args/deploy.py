@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import RunArgs
+from swiftlite.args.groups import RunArgs, SamplingArgs
 from swiftlite.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployArgs(RunArgs):
+class DeployArgs(SamplingArgs, RunArgs):
     """Serve a model and its adapters over OpenAI's API."""
 
     summary: ClassVar[str] = "Serve a model and its adapters over OpenAI's API; vLLM's server flags are understood."

@@ -289,10 +289,9 @@ class RunArgs(EngineArgs, AdapterArgs, NumberArgs, PromptArgs, CheckpointArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationArgs(Args):
-    """How replies are drawn; None leaves it to the checkpoint's generation_config.json."""
+class SamplingArgs(Args):
+    """How tokens are drawn; None leaves it to the checkpoint's generation_config.json."""
 
-    max_new_tokens: int = arg(2048, 'longest reply in tokens', group='generation', aliases=('max_tokens',), low=1)
     do_sample: bool | None = arg(
         None, 'false: always the most likely token', group='generation', shown="the checkpoint's"
     )
@@ -309,6 +308,13 @@ class GenerationArgs(Args):
         None, 'above 1: less of what was said', group='generation', low=0.01, shown="the checkpoint's"
     )
     stop_words: list[str] = arg([], 'texts that end a reply', group='generation')
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationArgs(SamplingArgs):
+    """How replies are drawn, and how long they may be."""
+
+    max_new_tokens: int = arg(2048, 'longest reply in tokens', group='generation', aliases=('max_tokens',), low=1)
 
 
 def jinja_text(given: str) -> str:

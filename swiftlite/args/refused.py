@@ -199,9 +199,6 @@ DEPLOY = table(
     DATA_ONLY,
     CHAT_ONLY,
     needless('each request says whether it streams', 'stream'),
-    refused("a request says how it is sampled; the defaults are the checkpoint's", 'temperature top_k top_p'),
-    refused("a request says how it is sampled; the defaults are the checkpoint's", 'repetition_penalty do_sample'),
-    refused('a request names its own stop texts', 'stop_words'),
     needless('max_tokens of a request counts, else all that the context has left', 'max_new_tokens max_tokens'),
 )
 APP_UI = table(

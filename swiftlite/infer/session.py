@@ -14,7 +14,7 @@ from swiftlite.engine.outputs import CompletionOutput, TokenLogprobs
 from swiftlite.engine.request import EngineRequest, LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
 from swiftlite.errors import UsageError, nearest
-from swiftlite.infer.setup import Setup
+from swiftlite.infer.setup import Setup, sampling
 
 if TYPE_CHECKING:
     from swiftlite.args.groups import GenerationArgs
@@ -150,19 +150,3 @@ class Session:
 
     def close(self) -> None:
         self._engine.shutdown()
-
-
-def sampling(args: GenerationArgs, defaults: dict[str, Any]) -> dict[str, Any]:
-    """SamplingParams fields: what was typed, else the checkpoint's; --do_sample false takes the likeliest token."""
-    typed = {
-        'temperature': args.temperature,
-        'top_k': args.top_k,
-        'top_p': args.top_p,
-        'repetition_penalty': args.repetition_penalty,
-    }
-    values = defaults | {name: value for name, value in typed.items() if value is not None}
-    if args.do_sample is False:
-        values['temperature'] = 0.0
-    elif args.do_sample and args.temperature is None and not values.get('temperature', 1.0):
-        values['temperature'] = 1.0  # the checkpoint is greedy by default
-    return values | {'stop': list(args.stop_words)}

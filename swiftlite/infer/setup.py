@@ -15,7 +15,7 @@ from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
 
 if TYPE_CHECKING:
-    from swiftlite.args.groups import RunArgs
+    from swiftlite.args.groups import RunArgs, SamplingArgs
 
 DEFAULT_ADAPTER = 'default-lora'
 
@@ -83,3 +83,19 @@ def _rank(path: str) -> int:
     """The highest rank of an adapter, so that room is kept for it from the start."""
     settings = adapter_config(path)
     return max([int(settings.get('r', 8)), *map(int, (settings.get('rank_pattern') or {}).values())])
+
+
+def sampling(args: SamplingArgs, defaults: dict[str, Any]) -> dict[str, Any]:
+    """SamplingParams fields: what was typed, else the checkpoint's; --do_sample false takes the likeliest token."""
+    typed = {
+        'temperature': args.temperature,
+        'top_k': args.top_k,
+        'top_p': args.top_p,
+        'repetition_penalty': args.repetition_penalty,
+    }
+    values = defaults | {name: value for name, value in typed.items() if value is not None}
+    if args.do_sample is False:
+        values['temperature'] = 0.0
+    elif args.do_sample and args.temperature is None and not values.get('temperature', 1.0):
+        values['temperature'] = 1.0  # the checkpoint is greedy by default
+    return values | {'stop': list(args.stop_words)}

@@ -53,6 +53,7 @@ async def create_chat_completion(service: Service, body: ChatBody, request_id: s
         vocab_size=service.vocab_size,
         structure=use.structure,
         prompt_logprobs=body.prompt_logprobs,
+        max_logprobs=service.limits.max_logprobs,
         template_stops=(tuple(template.stop_strings), tuple(template.stop_token_ids)),
     )
     await check_sampling(params, service)

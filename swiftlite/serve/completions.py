@@ -45,6 +45,7 @@ async def create_completion(service: Service, body: CompletionBody, request_id: 
             vocab_size=service.vocab_size,
             structure=structure,
             prompt_logprobs=body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs,
+            max_logprobs=service.limits.max_logprobs,
         )
         for ids in prompts
     ]

@@ -29,6 +29,7 @@ def sampling_params(
     vocab_size: int,
     structure: StructuredOutputsParams | None = None,
     prompt_logprobs: int | None = None,
+    max_logprobs: int = MAX_LOGPROBS,
     template_stops: tuple[tuple[str, ...], tuple[int, ...]] = ((), ()),
 ) -> SamplingParams:
     """The parameters of one sample. `template_stops`: stop strings and ids that end a turn; `ignore_eos` lifts them.
@@ -41,15 +42,15 @@ def sampling_params(
     check_token_ids(body.stop_token_ids or [], vocab_size, 'stop_token_ids')
     check_token_ids(body.allowed_token_ids or [], vocab_size, 'allowed_token_ids')
     for name, count in (('logprobs', logprobs), ('prompt_logprobs', prompt_logprobs)):
-        if count is not None and count > MAX_LOGPROBS:
-            raise ApiError(f'{count} {name} a token were asked for; the most is {MAX_LOGPROBS}.', param=name)
+        if count is not None and 0 <= max_logprobs < count:
+            raise ApiError(f'{count} {name} a token were asked for; the most is {max_logprobs}.', param=name)
     if body.min_tokens > max_tokens:
         raise ApiError(f'min_tokens ({body.min_tokens}) is larger than max_tokens ({max_tokens}).', param='min_tokens')
     try:
         return SamplingParams(
             **values,
             seed=body.seed,
-            stop=[*(body.stop or []), *stop_strings],
+            stop=[*(body.stop or []), *defaults.get('stop', []), *stop_strings],
             stop_token_ids=[*(body.stop_token_ids or []), *stop_ids],
             include_stop_str_in_output=body.include_stop_str_in_output,
             ignore_eos=body.ignore_eos,

@@ -20,7 +20,7 @@ import uvicorn
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.errors import SwiftliteError, UsageError
-from swiftlite.infer.setup import Setup, prepare
+from swiftlite.infer.setup import Setup, prepare, sampling
 from swiftlite.serve.app import create_app
 from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Limits, Service
@@ -136,9 +136,14 @@ async def _start(args: DeployArgs, setup: Setup) -> Service:
         engine,
         models,
         template,
-        setup.defaults,
+        sampling(args, setup.defaults),
         setup.config.enable_lora,
-        Limits(args.max_queued_requests, args.request_timeout or None, int(args.max_body_size * 2**20)),
+        Limits(
+            args.max_queued_requests,
+            args.request_timeout or None,
+            int(args.max_body_size * 2**20),
+            setup.config.max_logprobs,
+        ),
         tuple(args.api_key),
         tuple(args.allowed_origins),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.outputs import RequestOutput
-from swiftlite.engine.sampling_params import SamplingParams
+from swiftlite.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.metrics import Metrics
 from swiftlite.serve.models_list import ServedModel, ServedModels
@@ -29,6 +29,7 @@ class Limits:
     max_queued_requests: int | None = None
     request_timeout: float | None = None
     max_body_bytes: int = 32 * 2**20
+    max_logprobs: int = MAX_LOGPROBS  # a token; -1: the whole vocabulary
 
 
 @dataclass(frozen=True, eq=False)
