@@ -71,12 +71,14 @@ def test_leaving_while_waiting(server: ServerThread) -> None:
 
 
 def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
-    """40 streams, a third cut at random places: the others answer as they do alone, and nothing stays in use."""
+    """200 streams at once, 30 % cut at random places: the others answer as they do alone; nothing stays in use."""
     rng = random.Random(0)
-    prompts = [f'prompt number {i} ' * rng.randint(1, 8) for i in range(40)]
+    prompts = [f'prompt number {i} ' * rng.randint(1, 6) for i in range(200)]
+    cuts = [rng.randint(0, 12) if rng.random() < 0.3 else None for _ in prompts]
+    limits = httpx.Limits(max_connections=200)
 
     def body(prompt: str) -> dict:
-        return {'prompt': prompt, 'max_tokens': 24, 'ignore_eos': True, 'stream': True}
+        return {'prompt': prompt, 'max_tokens': 16, 'ignore_eos': True, 'stream': True}
 
     async def ask(client: httpx.AsyncClient, prompt: str, cut: int | None) -> str | None:
         lines = []
@@ -87,20 +89,18 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
                     return None
         return '\n'.join(line.split('"choices"')[-1].split('"usage"')[0] for line in lines)
 
-    async def together() -> list[str | None]:
-        async with httpx.AsyncClient(timeout=60) as client:
-            cuts = [rng.randint(0, 20) if rng.random() < 0.33 else None for _ in prompts]
-            return await asyncio.gather(*map(lambda p, c: ask(client, p, c), prompts, cuts))
+    async def ask_all(indices: list[int], cuts: list[int | None], at_once: bool) -> list[str | None]:
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+            questions = [ask(client, prompts[i], cuts[i]) for i in indices]
+            return await asyncio.gather(*questions) if at_once else [await question for question in questions]
 
-    async def alone(indices: list[int]) -> list[str | None]:
-        async with httpx.AsyncClient(timeout=60) as client:
-            return [await ask(client, prompts[i], None) for i in indices]
-
-    answers = asyncio.run(together())
-    kept = [i for i, answer in enumerate(answers) if answer is not None]
-    assert 20 < len(kept) < 40
+    everything = list(range(len(prompts)))
+    answers = asyncio.run(ask_all(everything, cuts, at_once=True))
+    kept = [i for i in everything if answers[i] is not None]
+    assert 120 < len(kept) < 160
     wait_until(server, idle)
-    assert asyncio.run(alone(kept[:12])) == [answers[i] for i in kept[:12]]
+    alone = kept[:: len(kept) // 12]
+    assert asyncio.run(ask_all(alone, [None] * len(prompts), at_once=False)) == [answers[i] for i in alone]
 
 
 def test_a_request_id_in_use_answers_both(server: ServerThread) -> None:
