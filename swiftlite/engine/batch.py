@@ -10,7 +10,8 @@ import torch
 from swiftlite_kernels.step import StepRows, StepTensors, prepare_step
 
 from .plan import StepPlan
-from .processors import Processors, has_processors
+from .processors import has_processors
+from .sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,10 @@ class BatchState:
         self.shares = torch.zeros(num_slots, 6, dtype=torch.float32, device=device)
         self.top_k = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self.seeds = torch.zeros(num_slots, dtype=torch.int64, device=device)
-        self.processors: list[Processors | None] = [None] * num_slots
-        # which slots need what of the sampler: a draw, penalties, processors, top_k, top_p, min_p
-        self.features = np.zeros((num_slots, 6), dtype=bool)
+        self.params: list[SamplingParams] = [SamplingParams() for _ in range(num_slots)]
+        self.processed_starts = 0  # sequences with processors that have taken a slot
+        # which slots need what of the sampler: a draw, penalties, processors, top_k, top_p, min_p, logprobs
+        self.features = np.zeros((num_slots, 7), dtype=bool)
         self.prompt_lens = np.zeros(num_slots, dtype=np.int32)
         self.first_end = np.zeros(num_slots, dtype=np.int32)  # length from which on a sequence may end (min_tokens)
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
@@ -123,9 +125,10 @@ class BatchState:
             p = start.params
             self.prompt_lens[start.slot], self.first_end[start.slot] = start.prompt_len, start.prompt_len + p.min_tokens
             processed = has_processors(p)
-            self.processors[start.slot] = Processors(start, self.device) if processed else None
+            self.processed_starts += processed
+            self.params[start.slot] = p
             self.features[start.slot] = (
-                not p.greedy, p.has_penalties, processed, p.top_k > 0, p.top_p < 1, p.min_p > 0,
+                not p.greedy, p.has_penalties, processed, p.top_k > 0, p.top_p < 1, p.min_p > 0, p.logprobs is not None,
             )  # fmt: skip
             self.stop_ids[start.slot], self.adapters[start.slot] = start.stop_ids, start.adapter
         if plan.blocks:

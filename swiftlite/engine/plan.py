@@ -72,5 +72,5 @@ class StepResult:
 
     step: int
     tokens: list[int]
-    logprobs: list[TokenLogprobs] | None = None
+    logprobs: list[TokenLogprobs] | None = None  # of those among them that ask for some
     prompt_logprobs: list[list[TokenLogprobs]] = field(default_factory=list)  # of prompt_rows

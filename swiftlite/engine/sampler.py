@@ -11,8 +11,8 @@ from swiftlite_kernels.step import StepRows, StepTensors
 from .batch import BatchState
 from .logprobs import DeviceLogprobs, device_logprobs
 from .plan import StepPlan
+from .processors import BANNED, Processors
 
-BANNED = float('-inf')
 MASKED_AT_ONCE = 1 << 25  # elements of a mask that is unpacked on the device
 
 
@@ -21,6 +21,7 @@ class Sampler:
 
     def __init__(self, state: BatchState):
         self.state = state
+        self._processors: tuple[tuple[int, bytes], Processors] | None = None
 
     def __call__(
         self, logits: torch.Tensor, plan: StepPlan, rows: StepRows, step: StepTensors
@@ -28,22 +29,17 @@ class Sampler:
         """logits [R, V] → tokens [R] int64 (rows that are not sampled: anything), logprobs of the sampled rows."""
         state = self.state
         features = state.features[plan.slots]
-        draw, penalized, processed, top_k, top_p, min_p = features.any(axis=0).tolist()
+        draw, penalized, processed, top_k, top_p, min_p, _ = features.any(axis=0).tolist()
         early = plan.starts + plan.counts < state.first_end[plan.slots]
         raw = logits if plan.num_logprobs >= 0 else None
         if penalized or processed or early.any() or plan.masks is not None:
             logits = logits.to(torch.float32, copy=True)
             if penalized:
                 self._penalize(logits, plan, np.flatnonzero(features[:, 1]))
-            for row in np.flatnonzero(features[:, 2]).tolist():
-                slot = int(plan.slots[row])
-                processors = state.processors[slot]
-                assert processors is not None
-                processors(logits[row], state.tokens[slot], int(plan.starts[row] + plan.counts[row]))
-            for row in np.flatnonzero(early).tolist():
-                ends = state.stop_ids[int(plan.slots[row])]
-                if ends:
-                    logits[row, list(ends)] = BANNED
+            if processed:
+                self._process(logits, plan, np.flatnonzero(features[:, 2]))
+            if early.any():
+                self._hold_ends(logits, plan, np.flatnonzero(early))
             if plan.masks is not None:
                 self._mask(logits, plan)
         if not draw:
@@ -62,8 +58,32 @@ class Sampler:
             )
         if raw is None:
             return tokens, None
-        picked = torch.from_numpy(plan.sample.nonzero()[0]).to(logits.device)
+        asked = np.flatnonzero(plan.sample & features[:, 6])
+        picked = torch.from_numpy(asked).to(logits.device)
         return tokens, device_logprobs(raw[picked], tokens[picked], plan.num_logprobs)
+
+    def _process(self, logits: torch.Tensor, plan: StepPlan, picked: np.ndarray) -> None:
+        """Bias, allowed ids and bad words; the tables are made when the batch changes."""
+        state, slots = self.state, plan.slots[picked]
+        key = (state.processed_starts, slots.tobytes())
+        if self._processors is None or self._processors[0] != key:
+            self._processors = key, Processors([state.params[slot] for slot in slots.tolist()], logits.device)
+        rows = torch.from_numpy(picked).to(logits.device)
+        part = logits[rows]
+        lengths = (plan.starts + plan.counts)[picked]
+        spans = np.stack([slots, state.prompt_lens[slots], lengths]).astype(np.int64)
+        self._processors[1](part, state.tokens, spans)
+        logits[rows] = part
+
+    def _hold_ends(self, logits: torch.Tensor, plan: StepPlan, picked: np.ndarray) -> None:
+        """No end token before min_tokens."""
+        slots = plan.slots[picked].tolist()
+        pairs = [
+            (row, end) for row, slot in zip(picked.tolist(), slots, strict=True) for end in self.state.stop_ids[slot]
+        ]
+        if pairs:
+            rows, ends = torch.tensor(pairs, device=logits.device).unbind(1)
+            logits[rows, ends] = BANNED
 
     def _mask(self, logits: torch.Tensor, plan: StepPlan) -> None:
         """Leave the rows of plan.masked the tokens of plan.masks only."""

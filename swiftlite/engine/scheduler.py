@@ -121,7 +121,9 @@ class Scheduler:
             seq.prompt_logprobs += found[seq.prompt_known + 1 - at.first :]  # after a preemption some come again
             seq.prompt_known = max(seq.prompt_known, at.first + at.count - 1)
         sampled = (seq for seq, sample in zip(step.rows, step.plan.sample, strict=False) if sample)
-        for i, (seq, token) in enumerate(zip(sampled, result.tokens, strict=False)):
+        found_logprobs = iter(result.logprobs or ())
+        for seq, token in zip(sampled, result.tokens, strict=False):
+            logprobs = None if seq.params.logprobs is None else [next(found_logprobs)]
             seq.pending -= 1
             if seq.status is Status.FINISHED:
                 continue
@@ -132,9 +134,6 @@ class Scheduler:
             ending = None
             if seq.constraint is not None and reason != 'stop':
                 ending = seq.constraint.take(seq.tokens[seq.prompt_len :])
-            logprobs = None
-            if seq.params.logprobs is not None and result.logprobs is not None:
-                logprobs = [result.logprobs[i]]
             out = SequenceOutput(seq.request_id, [token], logprobs, reason, stop, max(seq.cached, 0))
             if ending is not None and not (ending.error and reason):
                 out.finish_reason, out.error = ('error', _stuck(ending)) if ending.error else ('stop', None)
