@@ -12,12 +12,20 @@ from swiftlite.errors import SwiftliteError
 
 
 @pytest.fixture
-def fetched(monkeypatch):
+def fetched(monkeypatch, tmp_path):
     """Calls that reached a hub, as (hub, repository, revision)."""
     calls = []
 
     def record(name):
-        return lambda repo, revision=None, allow_patterns=None: calls.append((name, repo, revision)) or f'/cache/{repo}'
+        def fetch(repo, revision=None, **_options):
+            calls.append((name, repo, revision))
+            folder = tmp_path / repo
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / 'config.json').write_text('{}')
+            (folder / 'model.safetensors').write_bytes(b'')
+            return str(folder)
+
+        return fetch
 
     module = types.ModuleType('modelscope_hub.compat.snapshot_download')
     module.snapshot_download = record('ms')
@@ -29,7 +37,8 @@ def fetched(monkeypatch):
         importlib.util, 'find_spec', lambda n, *a: object() if n == 'modelscope_hub' else find_spec(n, *a)
     )
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', record('hf'))
-    monkeypatch.delenv('USE_HF', raising=False)
+    for name in ('USE_HF', 'HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'):
+        monkeypatch.delenv(name, raising=False)
     return calls
 
 

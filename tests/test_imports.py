@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     'engine': ENGINE,
     'llm': ENGINE | {'engine', 'infer', 'serve'},  # beside cli: infer.setup's defaults, serve.client
     'args': {'registry'},
-    'data': {'registry', 'args'},
+    'data': {'registry', 'args', 'hub'},
     'train': {'template', 'checkpoint', 'hub', 'registry', 'args', 'data'},
     'export': {'template', 'checkpoint', 'hub', 'registry', 'args', 'quant'},
     'infer': ENGINE | {'engine', 'args', 'data'},

@@ -67,9 +67,15 @@ def read_config(path: str | Path) -> dict:
     Spellings of transformers 4 (torch_dtype, rope_theta, rope_scaling) and 5 (dtype, rope_parameters) are both read.
 
     Raises:
-        SwiftliteError: the folder holds no readable config, or the config lacks a dimension.
+        SwiftliteError: the folder holds no readable config, the config lacks a dimension, or the weights are quantized.
     """
     raw = raw_config(path)
+    if quantized := raw.get('quantization_config') or raw.get('compression_config'):
+        kind = quantized.get('quant_method') if isinstance(quantized, dict) else None
+        raise SwiftliteError(
+            f'{path} has quantized weights ({kind or "of unknown kind"}), and this version runs bf16, fp16 and fp32 '
+            'weights only: use the unquantized model'
+        )
     mapping = mapping_of(raw)
     config = normalise(_map(raw, mapping, path) if mapping else raw, path)
     config['eos_token_id'] = _ids(config.get('eos_token_id'), generation_config(path).get('eos_token_id'))

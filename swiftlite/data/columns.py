@@ -1,41 +1,55 @@
 """The column layouts of fine-tuning data, each turned into messages.
 
-messages [{role, content}] · conversations [{from, value}] (ShareGPT) · instruction/input/output (Alpaca) ·
-query/response · question/A/B/…/answer, all with optional system, history [[query, response], ...] and tools.
+messages [{role, content}] · conversations [{from, value}] (ShareGPT) · conversation [{human, assistant}] ·
+instruction/input/output (Alpaca) · query/response · question/A/B/…/answer · text: all but the last with optional
+system, history [[query, response], ...] and tools.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swiftlite.errors import nearest
+from swiftlite.registry.datasets import DatasetInfo
 
 ROLES = {
     'system': 'system',
+    'developer': 'system',
     'user': 'user',
     'human': 'user',
     'assistant': 'assistant',
     'gpt': 'assistant',
     'bot': 'assistant',
+    'model': 'assistant',
+    'chatgpt': 'assistant',
+    'tool_call': 'tool_call',
+    'function_call': 'tool_call',
     'tool': 'tool',
+    'tool_response': 'tool',
     'observation': 'tool',
     'function_response': 'tool',
+    'ipython': 'tool',
 }
-QUERY = ('query', 'question', 'problem', 'prompt')
-RESPONSE = ('response', 'answer', 'solution', 'target', 'completion')
+QUERY = ('query', 'question', 'problem', 'prompt', 'input')
+RESPONSE = ('response', 'answer', 'solution', 'target', 'completion', 'output')
 LETTERS = ('A', 'B', 'C', 'D', 'E', 'F', 'G', 'H')
+TURNS = ('messages', 'conversations', 'conversation')
 MEDIA = ('images', 'image', 'videos', 'video', 'audios', 'audio')
-LAYOUTS = ('messages', 'conversations', 'instruction', *QUERY)
+LAYOUTS = (*TURNS, 'instruction', *QUERY, 'text')
+PLAIN = DatasetInfo('')
 
-Conversation = tuple[list[dict[str, Any]], list[dict[str, Any]] | None]
+Messages = list[dict[str, Any]]
+Conversation = tuple[Messages, list[dict[str, Any]] | None]
 
 
 class RowError(Exception):
     """A row that cannot be read; the text is the reason rows are counted under."""
 
 
-def to_conversation(record: Any, answered: bool = True) -> Conversation:
+def to_conversation(record: Any, answered: bool = True, info: DatasetInfo = PLAIN) -> Conversation:
     """(messages, tools) of one record; with `answered` off, the last answer may be missing.
+
+    Text without a question ('text', or a response alone) is one message of the role 'text', learned as it stands.
 
     Raises:
         RowError: the record has no known columns, or one of them holds what it should not.
@@ -44,28 +58,15 @@ def to_conversation(record: Any, answered: bool = True) -> Conversation:
         raise RowError(f'the row is {_kind(record)}, not an object')
     if None in record:
         raise RowError('the row has more values than there are columns: texts with commas need quotes')
+    if info.columns:
+        others = {key: value for key, value in record.items() if key not in info.columns}
+        record = others | {new: record[old] for old, new in info.columns.items() if old in record}
     for column in MEDIA:
         if record.get(column):
             raise RowError(f"the row has '{column}', but models read text")
-    if record.get('messages') is not None:
-        messages = _turns(_decoded(record, 'messages'), 'messages')
-    elif record.get('conversations') is not None:
-        messages = _turns(_decoded(record, 'conversations'), 'conversations')
-    elif 'instruction' in record and ('output' in record or not answered):
-        parts = [_text(record, 'instruction'), _text(record, 'input') if record.get('input') else '']
-        messages = _dialogue(
-            record,
-            '\n'.join(part for part in parts if part),
-            _text(record, 'output') if 'output' in record else None,
-        )
-    elif record.get('A') is not None and record.get('B') is not None:
-        messages = _choice(record)
-    else:
-        query = next((name for name in QUERY if record.get(name) is not None), None)
-        response = next((name for name in RESPONSE if record.get(name) is not None), None)
-        if query is None or (response is None and answered):
-            raise RowError(_missing(record, query))
-        messages = _dialogue(record, _text(record, query), response and _text(record, response))
+    messages = _messages(record, answered, info)
+    if messages[0]['role'] == 'text':
+        return messages, None
     if record.get('system'):
         system = _text(record, 'system')
         if messages[0]['role'] != 'system':
@@ -79,17 +80,45 @@ def to_conversation(record: Any, answered: bool = True) -> Conversation:
     return messages, _tools(record)
 
 
+def _messages(record: Mapping[str, Any], answered: bool, info: DatasetInfo) -> Messages:
+    for column in TURNS:
+        if record.get(column) is not None:
+            return _turns(_decoded(record, column), column, info)
+    if record.get('A') is not None and record.get('B') is not None:
+        return _choice(record)
+    query = next((name for name in QUERY if record.get(name) is not None), None)
+    response = next((name for name in RESPONSE if record.get(name) is not None), None)
+    if record.get('instruction') is not None and query in (None, 'input') and (response or not answered):
+        parts = [_text(record, 'instruction'), _text(record, 'input') if record.get('input') else '']
+        asked = '\n'.join(part for part in parts if part)
+        return _dialogue(record, asked, _text(record, response) if response else None)
+    if query == 'prompt' and isinstance(record['prompt'], list):  # turns, and the answer as turns
+        answer = record.get('completion')
+        if isinstance(answer, str):
+            answer = [{'role': 'assistant', 'content': answer}]
+        turns = [*record['prompt'], *(answer if isinstance(answer, list) else [])]
+        return _turns(turns, 'prompt', info)
+    if query is None and record.get('instruction') is None:
+        given = {name for name in record if record[name] not in (None, '', [])}
+        alone = 'text' if 'text' in given else 'response' if given == {'response'} else None
+        if alone is not None:
+            return [{'role': 'text', 'content': _text(record, alone)}]
+    if query is None or (response is None and answered):
+        raise RowError(_missing(record, query))
+    return _dialogue(record, _text(record, query), _text(record, response) if response else None)
+
+
 def _missing(record: Mapping[str, Any], query: str | None) -> str:
+    if 'instruction' in record:
+        return f"the row has 'instruction' but no 'output'{_hint(record, RESPONSE)}"
     if query is not None:
         return f"the row has '{query}' but no 'response'{_hint(record, RESPONSE)}"
-    if 'instruction' in record:
-        return f"the row has 'instruction' but no 'output'{_hint(record, ('output',))}"
     columns = ', '.join(map(str, record)) or 'none'
     hint = _hint(record, LAYOUTS)
-    return f"no 'messages', 'conversations', 'query' or 'instruction' among the columns ({columns}){hint}"
+    return f"no 'messages', 'conversations', 'query', 'instruction' or 'text' among the columns ({columns}){hint}"
 
 
-def _hint(record: Mapping[str, Any], wanted: tuple[str, ...]) -> str:
+def _hint(record: Mapping[str, Any], wanted: Sequence[str]) -> str:
     for column in record:
         if column not in wanted and (hint := nearest(str(column), wanted)):
             return f"; '{column}' is given{hint}"
@@ -115,8 +144,8 @@ def _choice(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*messages, {'role': 'assistant', 'content': answer}] if answer is not None else messages
 
 
-def _dialogue(record: Mapping[str, Any], query: str, response: str | None) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
+def _dialogue(record: Mapping[str, Any], query: str, response: str | None) -> Messages:
+    messages: Messages = []
     history = _decoded(record, 'history') if record.get('history') else []
     if not isinstance(history, list):
         raise RowError(f"'history' is {_kind(history)}, not a list of [query, response] pairs")
@@ -128,26 +157,82 @@ def _dialogue(record: Mapping[str, Any], query: str, response: str | None) -> li
     return messages if response is None else [*messages, {'role': 'assistant', 'content': response}]
 
 
-def _turns(turns: Any, column: str) -> list[dict[str, Any]]:
+def _turns(turns: Any, column: str, info: DatasetInfo) -> Messages:
     if not isinstance(turns, list) or not turns:
         raise RowError(f"'{column}' is {_kind(turns)}, not a list of messages")
-    messages = []
+    roles = {**ROLES, **info.roles}
+    messages: Messages = []
     for turn in turns:
         if not isinstance(turn, Mapping):
             raise RowError(f"'{column}' holds {_kind(turn)}, not a message")
-        role, content = turn.get('role', turn.get('from')), turn.get('content', turn.get('value'))
-        if role not in ROLES:
-            raise RowError(f"'{column}' has the role {role!r}; valid are system, user, assistant, tool")
+        if _is_pair(turn):
+            messages += _pair(turn, column, first=not messages)
+            continue
+        role = turn.get(info.role_key or ('role' if 'role' in turn else 'from'))
+        content = turn.get(info.content_key or ('content' if 'content' in turn else 'value'))
+        if not isinstance(role, str) or role not in roles:
+            raise RowError(
+                f"'{column}' has the role {role!r:.60}; valid are {', '.join(dict.fromkeys(ROLES.values()))}"
+            )
+        if roles[role] == 'tool_call':
+            _add_calls(messages, content, column)
+            continue
         calls = turn.get('tool_calls')
         if not isinstance(content, str | list) and not (content is None and calls):
             raise RowError(f"the content of a message in '{column}' is {_kind(content)}, not text")
-        message: dict[str, Any] = {'role': ROLES[role], 'content': content if content is not None else ''}
+        message: dict[str, Any] = {'role': roles[role], 'content': content if content is not None else ''}
         if calls:
-            message['tool_calls'] = calls
+            message['tool_calls'] = _checked_calls(calls, column)
+        for key in ('tool_call_id', 'reasoning_content'):
+            if isinstance(turn.get(key), str):
+                message[key] = turn[key]
         if 'loss' in turn:
             message['loss'] = bool(turn['loss'])
         messages.append(message)
     return messages
+
+
+def _is_pair(turn: Mapping[str, Any]) -> bool:
+    return 'human' in turn and 'assistant' in turn and 'role' not in turn and 'from' not in turn
+
+
+def _pair(turn: Mapping[str, Any], column: str, first: bool) -> Messages:
+    """The turns of {human, assistant}; the first may bring a system text."""
+    if not (isinstance(turn['human'], str) and isinstance(turn['assistant'], str)):
+        raise RowError(f"'human' and 'assistant' in '{column}' are not both text")
+    said = [{'role': 'user', 'content': turn['human']}, {'role': 'assistant', 'content': turn['assistant']}]
+    if first and isinstance(turn.get('system'), str) and turn['system']:
+        said.insert(0, {'role': 'system', 'content': turn['system']})
+    return said
+
+
+def _add_calls(messages: Messages, content: Any, column: str) -> None:
+    """A turn that is a call, or a list of calls, as JSON; calls that follow each other are one turn."""
+    try:
+        value = json.loads(content) if isinstance(content, str) else content
+    except (ValueError, RecursionError):
+        raise RowError(f"a tool call in '{column}' is no JSON") from None
+    calls = _checked_calls(value if isinstance(value, list) else [value], column)
+    if messages and messages[-1]['role'] == 'assistant':
+        messages[-1].setdefault('tool_calls', []).extend(calls)
+    else:
+        messages.append({'role': 'assistant', 'content': '', 'tool_calls': calls})
+
+
+def _checked_calls(calls: Any, column: str) -> list[dict[str, Any]]:
+    """Calls as {'type', 'function': {'name', 'arguments'}, 'id'?}, also of {'name', 'arguments'} alone."""
+    if not isinstance(calls, list):
+        raise RowError(f"'tool_calls' in '{column}' is {_kind(calls)}, not a list")
+    checked = []
+    for call in calls:
+        function = call.get('function', call) if isinstance(call, dict) else None
+        name = function.get('name') if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str):
+            raise RowError(f"a tool call in '{column}' has no name")
+        arguments = function.get('arguments', function.get('parameters', {}))
+        one: dict[str, Any] = {'type': 'function', 'function': {'name': name, 'arguments': arguments}}
+        checked.append(one | ({'id': call['id']} if isinstance(call.get('id'), str) else {}))
+    return checked
 
 
 def _tools(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -156,7 +241,7 @@ def _tools(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     tools = _decoded(record, 'tools')
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RowError(f"'tools' is {_kind(tools)}, not a list of tool descriptions")
-    return tools
+    return [tool if 'function' in tool else {'type': 'function', 'function': tool} for tool in tools]
 
 
 def _decoded(record: Mapping[str, Any], column: str) -> Any:

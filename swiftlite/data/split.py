@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from swiftlite.args.groups import DataArgs
-from swiftlite.data.rows import Drops, Row, load_rows, names
+from swiftlite.data.rows import Drops, Part, Row, load_parts, load_rows, names, repeated
 
 T = TypeVar('T')
 
@@ -20,6 +20,22 @@ def held_out(rows: Sequence[T], ratio: float, seed: int) -> tuple[list[T], list[
     return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
 
+def split_parts(parts: Sequence[Part], ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """(training rows, held-out rows), where no training row says the same as a held-out one.
+
+    The share is one of the distinct rows, each held out once. What is left of a part is then repeated, up to what was
+    wanted less what was taken.
+    """
+    distinct = list({row.key: row for part in parts for row in part.rows}.values())
+    _, held = held_out(distinct, ratio, seed)
+    keys = {row.key for row in held}
+    training = []
+    for part in parts:
+        left = [row for row in part.rows if row.key not in keys]
+        training += repeated(Part(left, max(part.count - (len(part.rows) - len(left)), 0)), seed)
+    return training, held
+
+
 def read_split(args: DataArgs, *, answered: bool = True) -> tuple[list[Row], list[Row], tuple[Drops, Drops]]:
     """(training rows, held-out rows, what was dropped while reading either).
 
@@ -28,7 +44,8 @@ def read_split(args: DataArgs, *, answered: bool = True) -> tuple[list[Row], lis
     """
     who = names(args.model_name, args.model_author)
     drops = Drops(), Drops()
-    rows = load_rows(args.dataset, who, args.dataset_seed, drops[0])
     if args.val_dataset:
+        rows = load_rows(args.dataset, who, args.dataset_seed, drops[0])
         return rows, load_rows(args.val_dataset, who, args.dataset_seed, drops[1], answered=answered), drops
-    return *held_out(rows, args.dataset_test_ratio, args.dataset_seed), drops
+    parts = load_parts(args.dataset, who, args.dataset_seed, drops[0])
+    return *split_parts(parts, args.dataset_test_ratio, args.dataset_seed), drops

@@ -13,6 +13,7 @@ class ModelInfo:
     ms_id: str | None = None  # ModelScope
     hf_id: str | None = None  # Hugging Face
     asset: str | None = None  # folder under swiftlite/assets, for embedded models
+    path: str | None = None  # folder of the weights, for models of one's own
     base: bool = False
 
 
@@ -51,6 +52,7 @@ SIZES_25 = ('0.5B', '1.5B', '3B', '7B', '14B', '32B', '72B')
 SIZES_CODER = ('0.5B', '1.5B', '3B', '7B', '14B', '32B')
 SIZES_MATH = ('1.5B', '7B', '72B')
 SIZES_3 = ('0.6B', '1.7B', '4B', '8B', '14B')
+SIZES_YI15 = ('6B', '9B', '34B', '9B-32K', '34B-32K')
 SIZES_LLAMA31 = ('8B', '70B', '405B')
 
 SERIES: tuple[Series, ...] = (
@@ -116,7 +118,16 @@ SERIES: tuple[Series, ...] = (
     ),
     Series('yi-{}', '01-ai/Yi-{}', ('6B', '9B', '34B', '6B-200K', '9B-200K', '34B-200K'), LLAMA, BASE, '01ai/Yi-{}'),
     Series('yi-{}-chat', '01-ai/Yi-{}-Chat', ('6B', '34B'), LLAMA, 'yi', '01ai/Yi-{}-Chat'),
-    Series('yi-1_5-{}', '01-ai/Yi-1.5-{}', ('6B', '9B', '34B'), LLAMA, BASE, '01ai/Yi-1.5-{}'),
+    Series('yi-1_5-{}', '01-ai/Yi-1.5-{}', SIZES_YI15, LLAMA, BASE, '01ai/Yi-1.5-{}'),
+    Series('yi-1_5-{}-chat', '01-ai/Yi-1.5-{}-Chat', ('6B', '9B', '34B'), LLAMA, 'yi1_5', '01ai/Yi-1.5-{}-Chat'),
+    Series(
+        'yi-1_5-{}-chat-16k',
+        '01-ai/Yi-1.5-{}-Chat-16K',
+        ('9B', '34B'),
+        LLAMA,
+        'yi1_5',
+        '01ai/Yi-1.5-{}-Chat-16K',
+    ),
     Series('mistral-7b', 'mistralai/Mistral-7B-v{}', ('0.1',), MISTRAL, BASE, 'AI-ModelScope/Mistral-7B-v{}'),
     Series('mistral-7b-v2', 'alpindale/Mistral-7B-v{}-hf', ('0.2',), MISTRAL, BASE, 'AI-ModelScope/Mistral-7B-v{}-hf'),
     Series(
@@ -135,6 +146,36 @@ SERIES: tuple[Series, ...] = (
         None,
         'AI-ModelScope/Mistral-7B-Instruct-v{}',
     ),
+    Series('mistral-7b-v3', 'mistralai/Mistral-7B-v{}', ('0.3',), MISTRAL, BASE, 'LLM-Research/Mistral-7B-v{}'),
+    Series(
+        'mistral-7b-instruct-v3',
+        'mistralai/Mistral-7B-Instruct-v{}',
+        ('0.3',),
+        MISTRAL,
+        'mistral-v3',
+        'LLM-Research/Mistral-7B-Instruct-v{}',
+    ),
+    Series(
+        'mistral-nemo-base-{}',
+        'mistralai/Mistral-Nemo-Base-{}',
+        ('2407',),
+        MISTRAL,
+        BASE,
+        'AI-ModelScope/Mistral-Nemo-Base-{}',
+    ),
+    Series(
+        'mistral-nemo-instruct-{}',
+        'mistralai/Mistral-Nemo-Instruct-{}',
+        ('2407',),
+        MISTRAL,
+        'mistral-nemo',
+        'AI-ModelScope/Mistral-Nemo-Instruct-{}',
+    ),
+)
+# how the names of quantized forms end
+# how the names of quantized forms end
+QUANTIZED = (
+    r'[-_.](gptq([-_.]?int)?[-_.]?[2348]?(bit)?|awq([-_.]?int4)?|int[48]|[48]bits?|fp8|gguf|bnb[-_.]4bit|aqlm.*|hqq.*)'
 )
 
 MODELS: dict[str, ModelInfo] = {

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from swiftlite.errors import SwiftliteError, UsageError, nearest
 from swiftlite.registry.datasets import DATASETS, DatasetInfo
 from swiftlite.registry.families import FAMILIES, Family
-from swiftlite.registry.models import MODELS, ModelInfo
+from swiftlite.registry.models import MODELS, QUANTIZED, ModelInfo
 from swiftlite.registry.templates import JINJA, TEMPLATES, TemplateSpec
 
 T = TypeVar('T')
@@ -37,6 +37,7 @@ class ModelSource:
 
 def get_model(name: str) -> ModelInfo:
     """The row of a model type; ``-`` and ``_`` are the same. UsageError with the nearest name otherwise."""
+    _refuse_quantized(name)
     return _lookup(MODELS, name, 'model type', "'swiftlite models' lists them")
 
 
@@ -95,6 +96,8 @@ def resolve_model(
         assert info is not None
         return ModelSource(info.model_type, info.model_type, revision, info.template)
     info = info or find_model(model_id_or_path)
+    if info is None and not Path(model_id_or_path).is_dir():
+        _refuse_quantized(model_id_or_path)
     if info is None and Path(model_id_or_path).is_dir():
         return complete(ModelSource(None, model_id_or_path, revision), model_id_or_path)
     if info is None and not _looks_like_id(model_id_or_path):
@@ -191,6 +194,21 @@ def _from_checkpoint(
 def _saved_template(saved: Mapping[str, Any]) -> str | None:
     name = saved.get('template_type') or saved.get('template')
     return None if name in (None, 'AUTO') else name
+
+
+def _refuse_quantized(name: str) -> None:
+    """UsageError for the published quantized form of a model in the table."""
+    match = re.fullmatch(rf'(.+?){QUANTIZED}', name, flags=re.IGNORECASE)
+    if match and (info := find_model(match.group(1)) or _same_repository(match.group(1))):
+        raise UsageError(
+            f"'{name}' has quantized weights, and this version runs bf16, fp16 and fp32 weights only: "
+            f"use '{info.model_type}'"
+        )
+
+
+def _same_repository(name: str) -> ModelInfo | None:
+    last = _key(name.rsplit('/', 1)[-1])
+    return next((info for info in MODELS.values() if last in map(_key, _names(info))), None)
 
 
 def _lookup(table: Mapping[str, T], name: str, what: str, hint: str) -> T:

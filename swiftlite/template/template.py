@@ -120,7 +120,15 @@ class Template:
         return ''.join(p.text for p in pieces) + (self.spec.assistant_start + lead if add_generation_prompt else '')
 
     def encode_training(self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None) -> Encoded:
-        """Token ids and labels: every assistant turn and its end token carry the loss, unless it says 'loss': False."""
+        """Token ids and labels: every assistant turn and its end token carry the loss, unless it says 'loss': False.
+
+        A lone message of the role 'text' is learned as it stands, up to an end-of-sequence token.
+        """
+        if len(messages) == 1 and messages[0]['role'] == 'text':
+            ids = self.tokenizer.encode(messages[0]['content'], verbose=False)
+            eos = self.tokenizer.eos_token_id
+            ids = ids if eos is None or ids[-1:] == [eos] else [*ids, eos]
+            return Encoded(ids, list(ids))
         input_ids: list[int] = []
         labels: list[int] = []
         untrained, before = '', ''
@@ -296,6 +304,8 @@ class Template:
         if not messages:
             raise SwiftliteError('there are no messages')
         for index, message in enumerate(messages):
+            if message.get('role') == 'text':
+                raise SwiftliteError('plain text is there to learn from: nothing in it is asked or answered')
             if message.get('role') not in ROLES:
                 raise SwiftliteError(
                     f'message {index + 1} has the role {message.get("role")!r}: valid are {", ".join(ROLES)}'

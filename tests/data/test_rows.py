@@ -52,7 +52,8 @@ def test_tools_and_loss_flags_are_kept():
     ('record', 'part'),
     [
         ([1], 'a list, not an object'),
-        ({'text': 'x'}, 'among the columns (text)'),
+        ({'textt': 3}, 'among the columns (textt)'),
+        ({'text': 3}, "'text' is a number, not text"),
         ({'querry': 'x', 'response': 'y'}, "'querry' is given; did you mean 'query'?"),
         ({'query': 'x'}, "has 'query' but no 'response'"),
         ({'query': 'x', 'responce': 'y'}, "did you mean 'response'?"),

@@ -40,10 +40,11 @@ def test_rows_to_answer_need_no_answer(tmp_path):
         {'messages': [{'role': 'user', 'content': 'm'}]},
         {'query': 'q', 'response': 'r'},
         {'response': 'only'},
+        {'responsee': 'x'},
     ]
     args = InferArgs(model_type='tiny-chat', val_dataset=[write(tmp_path / 'val.jsonl', rows)])
     _, held, (_, drops) = read_split(args, answered=False)
-    assert [row.messages[0]['content'] for row in held] == ['q', 'i\nn', 'm', 'q']
-    assert [len(row.messages) for row in held] == [1, 1, 1, 2] and drops.total == 1
+    assert [row.messages[0]['content'] for row in held] == ['q', 'i\nn', 'm', 'q', 'only']
+    assert [len(row.messages) for row in held] == [1, 1, 1, 2, 1] and drops.total == 1
     _, held, (_, drops) = read_split(args)
-    assert (len(held), drops.total) == (1, 4), 'training needs the answers'
+    assert (len(held), drops.total) == (2, 4), 'training needs the answers'
