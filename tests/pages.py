@@ -1,7 +1,8 @@
 """Runs the blocks of a documentation page that are marked to be run, as a reader would: in order, in one folder.
 
 A block is run if its info string ends in ``run``: ```` ```bash run ```` or ```` ```python run ````. A line that ends in
-``# prints TEXT`` must print TEXT. Ports 8000 and 7860 become free ones; ``swiftlite deploy … &`` is waited for.
+``# prints TEXT`` must print TEXT; one that ends in ``# fails TEXT`` must fail and say TEXT in one line. Ports 8000 and
+7860 become free ones; ``swiftlite deploy … &`` is waited for.
 """
 
 import io
@@ -25,6 +26,7 @@ from swiftlite.cli.main import run
 
 BLOCK = re.compile(r'^```(bash|python) run\n(.*?)^```', re.M | re.S)
 PRINTS = re.compile(r'\s+# prints (.*)$', re.M)
+FAILS = re.compile(r'\s+# fails (.*)$', re.M)
 COMMENT = re.compile(r'\s+# .*$', re.M)
 SHELL = re.compile(r'[|<>;&$`]|^[A-Z_]+=')  # what only a shell understands
 PORTS = ('8000', '7860')
@@ -68,6 +70,9 @@ class PageRun:
             expect(self.capture.readouterr().out, PRINTS.findall(code), code)
             return
         for command in commands(code):
+            if said := FAILS.search(command):
+                self.failure(COMMENT.sub('', command), said[1])
+                continue
             wanted = PRINTS.findall(command)
             expect(self.shell(COMMENT.sub('', command)), wanted, command)
 
@@ -91,6 +96,15 @@ class PageRun:
         done = subprocess.run(['bash', '-ec', command], capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr}'
         return done.stdout
+
+    def failure(self, command: str, said: str) -> None:
+        """Run a swiftlite command that must end with one sentence."""
+        self.capture.readouterr()
+        status = run(shlex.split(command)[1:])
+        out, err = self.capture.readouterr()
+        sentence = err.strip().splitlines()[-1]
+        assert status in (1, 2) and said in sentence, f'{command}\n{out}\n{err}'
+        assert sentence.startswith('swiftlite: ') and 'Traceback' not in err, err
 
     def start(self, command: str) -> None:
         """Start a server and wait until it answers on the first of the ports that the command names."""

@@ -6,14 +6,14 @@ from swiftlite.args.fields import Args
 from swiftlite.registry.known_flags import Known, needless, refused, table
 from swiftlite.registry.vllm_flags import BY_ITSELF, CACHE, ENGINE, LATER, NO_CODE, ONE_ENGINE, SERVER, TEXT
 
-UPLOAD = f"{LATER}: upload the folder with the hub's own client"
-QLORA = f'{LATER}: models are trained and run in bf16, fp16 or fp32'
-TUNERS = f'{LATER}: --sft_type is lora or full'
-SPREAD = f'{LATER}: several GPUs train data-parallel, with NPROC_PER_NODE'
-IN_MEMORY = f'{LATER}: data sets are read into memory'
-MERGE_ONLY = f'{LATER}: export merges a LoRA only'
-ADAPTER_LAYERS = f'{LATER}: only linear layers get an adapter'
-OPTIMIZER = f'{LATER}: the optimizer is AdamW'
+UPLOAD = "upload the folder with the hub's own client"
+QLORA = 'models are trained and run in bf16, fp16 or fp32'
+TUNERS = '--sft_type is lora or full'
+SPREAD = 'several GPUs train data-parallel, with NPROC_PER_NODE'
+IN_MEMORY = 'data sets are read into memory'
+MERGE_ONLY = 'export merges a LoRA only'
+ADAPTER_LAYERS = 'only linear layers get an adapter'
+OPTIMIZER = 'the optimizer is AdamW'
 NUMBER = 'write the number behind the data set: my.jsonl#1000'
 DTYPE = 'use --dtype bf16, fp16 or fp32'
 NO_TEXT = 'no text is generated here'
@@ -43,8 +43,8 @@ ANY = table(
     refused(CACHE, 'model_cache_dir'),
     refused('the devices are those of CUDA_VISIBLE_DEVICES, filled evenly', 'device_max_memory max_memory'),
     refused(TEXT, 'rescale_image=-1 max_pixels norm_bbox'),
-    refused(f'{LATER}: added tokens would need trained embeddings', 'new_special_tokens'),
-    refused(f'{LATER}: models are language models', 'task_type=causal_lm num_labels problem_type'),
+    refused('added tokens would need trained embeddings', 'new_special_tokens'),
+    refused('models are language models', 'task_type=causal_lm num_labels problem_type'),
     refused(DTYPE, 'bf16 fp16'),
 )
 
@@ -81,18 +81,18 @@ SFT = table(
     ),
     refused(TEXT, 'freeze_vit freeze_aligner vit_lr aligner_lr vit_gradient_checkpointing'),
     refused(
-        f'{LATER}: every weight is trained, or none but the adapter',
+        'every weight is trained, or none but the adapter',
         """freeze_parameters freeze_parameters_ratio=0.0 additional_trainable_parameters freeze_llm
         trainable_parameters""",
     ),
     refused(ADAPTER_LAYERS, 'modules_to_save lora_modules_to_save'),
-    refused(f'{LATER}: biases stay as they are', 'lora_bias_trainable=none lora_bias=none'),
+    refused('biases stay as they are', 'lora_bias_trainable=none lora_bias=none'),
     refused('name the layers with --lora_target_modules', 'target_regex lora_target_regex'),
     refused('adapter weights are fp32 while they are trained', 'lora_dtype=auto|fp32|float32'),
-    refused(f'{LATER}: A and B have one learning rate', 'lora_lr_ratio lorap_lr_ratio'),
-    refused(f'{LATER}: a DoRA adapter could not be served', 'use_dora'),
+    refused('A and B have one learning rate', 'lora_lr_ratio lorap_lr_ratio'),
+    refused('a DoRA adapter could not be served', 'use_dora'),
     refused(
-        f'{LATER}: A starts at random and B at zero, so that the base model keeps its weights',
+        'A starts at random and B at zero, so that the base model keeps its weights',
         'init_lora_weights=true init_weights=true',
     ),
     refused(
@@ -141,16 +141,16 @@ RUN = table(
     needless('models run on the GPU where there is one', 'device=auto|cuda|cpu|gpu'),
     needless('it is read from the checkpoint', 'sft_type train_type tuner_type'),
     needless(BY_ITSELF, 'merge_device_map vllm_disable_custom_all_reduce vllm_disable_cascade_attn max_batch_size'),
-    refused(f'{LATER}: one reply is drawn at a time', 'num_beams=1'),
+    refused('one reply is drawn at a time', 'num_beams=1'),
     refused('a prompt is never cut: one that is too long is refused', 'max_length=-1 truncation_strategy=delete'),
     refused('give --temperature, --top_k, --top_p and --repetition_penalty', 'overwrite_generation_config'),
     refused('use --gpu_memory_utilization', 'cache_max_entry_count=0.8 lmdeploy_cache_max_entry_count=0.8'),
     refused('use --max_model_len', 'lmdeploy_session_len'),
-    refused(f'{LATER}: the cache has the dtype of the weights', 'quant_policy lmdeploy_quant_policy'),
+    refused('the cache has the dtype of the weights', 'quant_policy lmdeploy_quant_policy'),
     refused(TEXT, 'vision_batch_size=1 lmdeploy_vision_batch_size=1 vllm_limit_mm_per_prompt'),
     refused('several GPUs share a model by --tensor_parallel_size', 'vllm_pipeline_parallel_size=1'),
     refused('several GPUs share a model by --tensor_parallel_size', 'vllm_data_parallel_size=1'),
-    refused(f'{LATER}: weights are bf16, fp16 or fp32', 'vllm_quantization'),
+    refused('weights are bf16, fp16 or fp32', 'vllm_quantization'),
 )
 
 DATA_ONLY = refused(
