@@ -6,10 +6,27 @@ Public names are imported on first use, so that ``import swiftlite`` needs no to
 from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
-__all__ = ['LLM', 'AsyncEngine', 'EngineConfig', 'LoRARequest', 'SamplingParams', '__version__']
+__all__ = [
+    'LLM',
+    'AsyncEngine',
+    'BeamSearchParams',
+    'EngineConfig',
+    'LoRARequest',
+    'SamplingParams',
+    'StructuredOutputsParams',
+    '__version__',
+]
 
 if TYPE_CHECKING:
-    from swiftlite.engine import LLM, AsyncEngine, EngineConfig, LoRARequest, SamplingParams
+    from swiftlite.engine import (
+        LLM,
+        AsyncEngine,
+        BeamSearchParams,
+        EngineConfig,
+        LoRARequest,
+        SamplingParams,
+        StructuredOutputsParams,
+    )
 
 
 def __getattr__(name: str) -> Any:

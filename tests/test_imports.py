@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     'infer': ENGINE | {'engine', 'args', 'data'},
     'serve': ENGINE | {'engine', 'args', 'infer'},  # infer.setup: from arguments to what runs
     'eval': ENGINE | {'engine', 'args', 'data', 'infer'},
-    'ui': ENGINE | {'engine', 'args', 'infer', 'serve'},  # infer.setup, serve.server's sockets
+    'ui': ENGINE | {'engine', 'args', 'infer', 'serve'},  # infer.setup, serve.sockets
     'bench': ENGINE | {'engine', 'args'},
     'cli': {'args', 'registry', 'train', 'export', 'infer', 'serve', 'eval', 'ui', 'bench'},
     '': {'engine', 'cli'},  # swiftlite/__init__.py and __main__.py
@@ -211,6 +211,8 @@ def test_kernels_folder_is_no_package():
         'swiftlite.llm',
         'swiftlite.llm.names',
         'swiftlite.serve.client',
+        'swiftlite.ui.server',
+        'swiftlite.ui.remote',
     ],
 )
 def test_import_needs_no_torch(module):
@@ -224,9 +226,11 @@ def test_public_names():
     assert set(swiftlite.__all__) == {
         'LLM',
         'AsyncEngine',
+        'BeamSearchParams',
         'EngineConfig',
         'LoRARequest',
         'SamplingParams',
+        'StructuredOutputsParams',
         '__version__',
     }
     for name in swiftlite.__all__:

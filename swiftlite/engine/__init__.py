@@ -14,6 +14,7 @@ _WHERE = {
     'LoRARequest': 'request',
     'SamplingParams': 'sampling_params',
     'RequestOutputKind': 'sampling_params',
+    'BeamSearchParams': 'beam_search',
     'StructuredOutputsParams': 'structured',
     'GuidedDecodingParams': 'structured',
     'RequestOutput': 'outputs',

@@ -11,6 +11,7 @@ from ..checkpoint.tokenizer import load_tokenizer
 from ..registry.resolve import complete
 from ..registry.resolve import resolve_model as resolve_source
 from ..template import Template, get_template
+from .beam_search import BeamSearchOutput, BeamSearchParams, beam_search
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestError
@@ -55,8 +56,7 @@ class LLM:
         sampling_params and lora_request: one for all, or a list of the prompts' length; without sampling_params the
         checkpoint's own hold.
         """
-        single = not isinstance(prompts, Sequence) or isinstance(prompts, str) or _is_ids(prompts)
-        batch: list[Any] = [prompts] if single else list(prompts)
+        batch = _listed(prompts)
         pairs = [self._prompt(p) for p in batch]
         given = sampling_params if sampling_params is not None else self.get_default_sampling_params()
         params = _spread(given, len(batch), 'sampling_params')
@@ -90,6 +90,37 @@ class LLM:
             for chat in chats
         ]
         return self.generate(prompts, sampling_params, use_tqdm, lora_request)  # type: ignore[arg-type]
+
+    def beam_search(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams,
+        lora_request: LoRARequest | Sequence[LoRARequest | None] | None = None,
+        use_tqdm: bool = False,
+    ) -> list[BeamSearchOutput]:
+        """The likeliest continuations of prompts (see `generate`), the best first; their texts begin with the prompt.
+
+        Needs 2 * beam_width log probabilities a step: max_logprobs of the engine limits beam_width.
+        """
+        most = self.engine.config.max_logprobs
+        if 2 * params.beam_width > most != -1:
+            raise RequestError(
+                f'beam_width {params.beam_width} needs {2 * params.beam_width} log probabilities a step; this engine '
+                f'gives {most}; start it with a larger max_logprobs.'
+            )
+        batch = [self._prompt(p)[1] for p in _listed(prompts)]
+        outputs = beam_search(
+            batch,
+            _spread(lora_request, len(batch), 'lora_request'),
+            params,
+            lambda ids, step, loras: self.generate(ids, step, use_tqdm, loras),
+            self.engine.model_config.eos_token_ids,
+            self.engine.model_config.max_model_len,
+        )
+        if self.tokenizer is not None:
+            for beam in (beam for out in outputs for beam in out.sequences):
+                beam.text = self.tokenizer.decode(beam.tokens)
+        return outputs
 
     @property
     def template(self) -> Template:
@@ -179,6 +210,11 @@ def _answer(params: SamplingParams, index: int) -> SamplingParams:
         seed=None if params.seed is None else (params.seed + index + 2**63) % 2**64 - 2**63,
         prompt_logprobs=params.prompt_logprobs if index == 0 else None,
     )
+
+
+def _listed(prompts: Any) -> list[Any]:
+    single = not isinstance(prompts, Sequence) or isinstance(prompts, str) or _is_ids(prompts)
+    return [prompts] if single else list(prompts)
 
 
 def _is_ids(value: Any) -> bool:
