@@ -1,5 +1,6 @@
 """``swiftlite deploy``."""
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,3 +62,18 @@ class DeployArgs(SamplingArgs, RunArgs):
         super().check()
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
             raise UsageError('--ssl_keyfile and --ssl_certfile go together')
+        origins = [origin for text in self.allowed_origins for origin in _texts('allowed_origins', text)]
+        object.__setattr__(self, 'allowed_origins', origins)
+
+
+def _texts(name: str, text: str) -> list[str]:
+    """One value of a list, or several in vLLM's way of writing them: a JSON list."""
+    if not text.lstrip().startswith('['):
+        return [text]
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UsageError(f"--{name} takes texts or a JSON list of texts, not '{text}'")
+    return values

@@ -34,8 +34,8 @@ class ApiError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = ' '.join(message.splitlines())  # it may quote what the client sent
+        super().__init__(self.message)
         self.status = status
         self.type = type or ERROR_TYPES.get(status, 'InternalServerError')
         self.param = param

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -85,3 +86,30 @@ def test_unload_while_answers_run(server: ServerThread, client: openai.OpenAI, a
     assert post(server, 'unload', lora_name='brief').status_code == 200
     parts += stream
     assert ''.join(part.choices[0].delta.content or '' for part in parts) == expected
+
+
+def test_replacing_in_place_disturbs_nobody(server: ServerThread, adapter: Path, other: Path) -> None:
+    """Requests that come in while their adapter is replaced are answered by the old weights or the new ones."""
+    post(server, 'load', lora_name='busy', lora_path=str(adapter))
+
+    async def scenario() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            body = {'model': 'busy', 'messages': HELLO, 'max_tokens': 4, 'temperature': 0}
+
+            async def replace() -> list[httpx.Response]:
+                load = {'lora_name': 'busy', 'load_inplace': True}
+                paths = [str(other), str(adapter)] * 4
+                return [await client.post('/v1/load_lora_adapter', json=load | {'lora_path': path}) for path in paths]
+
+            async def ask() -> list[httpx.Response]:
+                return [await client.post('/v1/chat/completions', json=body | {'n': 1 + i % 3}) for i in range(12)]
+
+            groups = await asyncio.gather(replace(), *(ask() for _ in range(6)))
+            return [answer for group in groups for answer in group]
+
+    answers = asyncio.run(scenario())
+    assert {answer.status_code for answer in answers} == {200}, [a.text for a in answers if a.status_code != 200][:3]
+    bodies = [answer.json() for answer in answers if 'json' in answer.headers['content-type']]
+    texts = {choice['message']['content'] for body in bodies for choice in body['choices']}
+    assert len(texts) == 2, 'both kinds of weights have answered, and nothing else'
+    post(server, 'unload', lora_name='busy')

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -114,7 +115,13 @@ def test_second_signal_ends_at_once(deployed: ServerProcess) -> None:
     assert not Path(f'/proc/{engine}').exists(), 'the engine process outlived the server'
 
 
-def test_killed_engine_gives_503_and_is_started_again(deployed: ServerProcess) -> None:
+def test_killed_engine_gives_503_and_is_started_again(deployed: ServerProcess, adapter: Path, tmp_path: Path) -> None:
+    """Its adapters come back, but for one whose files are gone by then: that leaves the list of models."""
+    lost = tmp_path / 'lost'
+    shutil.copytree(adapter, lost)
+    body = {'lora_name': 'lost', 'lora_path': str(lost)}
+    assert httpx.post(f'{deployed.url}/v1/load_lora_adapter', json=body).status_code == 200
+    shutil.rmtree(lost)
     good = {'messages': HELLO, 'max_tokens': 8, 'model': 'tuner-a'}
     before = httpx.post(f'{deployed.url}/v1/chat/completions', json=good).json()['choices']
     streamed, whole = two_running(deployed)
@@ -133,6 +140,10 @@ def test_killed_engine_gives_503_and_is_started_again(deployed: ServerProcess) -
         time.sleep(0.1)
     after = httpx.post(f'{deployed.url}/v1/chat/completions', json=good).json()['choices']
     assert after == before, 'the adapter is back, too'
+    deployed.wait_for("Adapter 'lost' was not loaded again")
+    assert [card['id'] for card in httpx.get(f'{deployed.url}/v1/models').json()['data']][1:] == ['tuner-a']
+    gone = httpx.post(f'{deployed.url}/v1/chat/completions', json=good | {'model': 'lost'})
+    assert gone.status_code == 404 and 'tuner-a' in gone.json()['error']['message']
 
 
 def test_what_cannot_start_is_one_sentence(model: Path, tmp_path: Path) -> None:
