@@ -10,8 +10,11 @@ from swiftlite.errors import UsageError
 from swiftlite.registry.resolve import read_checkpoint_args
 
 # the model itself (type, path, revision, adapter) is recovered by `registry.resolve.resolve_model`
-PROMPT_FIELDS = ('template_type', 'chat_template', 'dtype', 'system', 'enable_thinking')
-DATA_FIELDS = ('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', 'seed', 'model_name', 'model_author')
+PROMPT_FIELDS = ('custom_register_path', 'template_type', 'chat_template', 'dtype', 'system', 'enable_thinking')
+DATA_FIELDS = (
+    *('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', 'seed', 'model_name', 'model_author'),
+    *('custom_dataset_info', 'custom_register_path'),
+)
 
 
 def recover(cls: type[Args], typed: Mapping[str, Any]) -> dict[str, Any]:

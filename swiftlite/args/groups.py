@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from swiftlite.args.custom import register_dataset_info, register_file
 from swiftlite.args.fields import Args, arg
 from swiftlite.errors import UsageError
 from swiftlite.registry.resolve import ModelSource, resolve_model, template_name
@@ -37,6 +38,14 @@ class WeightsArgs(Args):
         aliases=('model',),
     )
     model_revision: str | None = arg(None, 'branch, tag or commit on the hub', group='model', aliases=('revision',))
+    custom_register_path: str | None = arg(
+        None, "YAML or JSON file with models, templates and data sets of one's own (docs/models.md)", group='model'
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.custom_register_path is not None:
+            object.__setattr__(self, 'custom_register_path', register_file(self.custom_register_path))
 
     def source(self) -> ModelSource:
         """Which model these arguments name."""
@@ -125,7 +134,7 @@ class DataArgs(Args):
 
     dataset: list[str] = arg(
         [],
-        "data sets and files (jsonl, json, csv), each with an optional '#N' for N random rows",
+        "data sets by name or hub id (HF::id, MS::id) and files (jsonl, json, csv), each with '#N' for N random rows",
         group='data',
         aliases=('custom_train_dataset_path',),
         split=',',
@@ -150,11 +159,16 @@ class DataArgs(Args):
         None, 'name the model gives itself with self-cognition: Chinese and English, or one for both', group='data'
     )
     model_author: list[str] | None = arg(None, 'who made it: Chinese and English, or one for both', group='data')
+    custom_dataset_info: list[str] = arg(
+        [], 'dataset_info.json of ms-swift or LLaMA-Factory, or its folder: names for --dataset', group='data'
+    )
     self_cognition_sample: int = arg(0, 'the same as self-cognition#N on --dataset', group='data', low=0)
     train_dataset_sample: int = arg(-1, 'the same as #N behind the one --dataset; -1: all', group='data', low=-1)
 
     def check(self) -> None:
         super().check()
+        found = [register_dataset_info(file) for file in self.custom_dataset_info]
+        object.__setattr__(self, 'custom_dataset_info', found)
         dataset = list(self.dataset)
         if self.train_dataset_sample >= 0:
             if len(dataset) != 1:
@@ -308,6 +322,13 @@ class SamplingArgs(Args):
         None, 'above 1: less of what was said', group='generation', low=0.01, shown="the checkpoint's"
     )
     stop_words: list[str] = arg([], 'texts that end a reply', group='generation')
+
+    def check(self) -> None:
+        super().check()
+        if self.top_p == 0:
+            raise UsageError('--top_p must be above 0 and at most 1, not 0: --temperature 0 takes the likeliest token')
+        if '' in self.stop_words:
+            raise UsageError('--stop_words takes texts that are not empty')
 
 
 @dataclass(frozen=True, kw_only=True)

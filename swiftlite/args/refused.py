@@ -30,8 +30,6 @@ ANY = table(
     needless('every row is checked, and what is dropped is counted', 'check_dataset_strategy strict'),
     needless('the version that is named is the version that is used', 'check_model_is_latest download_mode'),
     refused(NO_CODE, 'external_plugins local_repo_path'),
-    refused(f'{NO_CODE}: give --model_type and --template_type', 'custom_register_path'),
-    refused('give the files themselves on --dataset', 'custom_dataset_info'),
     refused("the model is the one that its checkpoint's config describes", 'rope_scaling model_kwargs'),
     refused(QLORA, 'quantization_bit bnb_4bit_comp_dtype=auto bnb_4bit_quant_type=nf4 bnb_4bit_use_double_quant=true'),
     refused(QLORA, 'bnb_4bit_quant_storage hqq_axis hqq_dynamic_config_path quantization_config quant_bits'),

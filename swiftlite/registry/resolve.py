@@ -95,14 +95,30 @@ def resolve_model(
     if model_id_or_path is None:
         assert info is not None
         return ModelSource(info.model_type, info.model_type, revision, info.template)
+    if info is not None:
+        _check_architecture(info, model_id_or_path)
     info = info or find_model(model_id_or_path)
     if info is None and not Path(model_id_or_path).is_dir():
         _refuse_quantized(model_id_or_path)
     if info is None and Path(model_id_or_path).is_dir():
         return complete(ModelSource(None, model_id_or_path, revision), model_id_or_path)
     if info is None and not _looks_like_id(model_id_or_path):
-        raise UsageError(f"'{model_id_or_path}' is no folder, model type or hub id{nearest(model_id_or_path, MODELS)}")
+        parent = Path(model_id_or_path).parent
+        beside = [str(child) for child in parent.iterdir() if child.is_dir()] if parent.is_dir() else []
+        hint = nearest(model_id_or_path.removeprefix('./'), [*MODELS, *beside])
+        raise UsageError(f"'{model_id_or_path}' is no folder, model type or hub id{hint}")
     return ModelSource(info.model_type if info else None, model_id_or_path, revision, info.template if info else None)
+
+
+def _check_architecture(info: ModelInfo, folder: str) -> None:
+    """UsageError where a folder holds another network than its --model_type says; one in native layout is none."""
+    config_file = Path(folder, 'config.json')
+    found = (_read_json(config_file).get('architectures') or [None])[0] if config_file.is_file() else None
+    if found in FAMILIES and FAMILIES[found].native != FAMILIES[info.architecture].native:
+        raise UsageError(
+            f"--model_type {info.model_type} is {info.architecture}, but the weights in '{folder}' are {found}: "
+            'leave --model_type out, or give the folder that belongs to it'
+        )
 
 
 def complete(source: ModelSource, path: str) -> ModelSource:
