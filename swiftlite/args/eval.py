@@ -1,5 +1,6 @@
 """``swiftlite eval``."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -86,5 +87,5 @@ class EvalArgs(GenerationArgs, DataArgs, RunArgs):
                 raise UsageError(f'--{name} does not go with --eval_url, where the server holds the model: give one')
         if self.lora_modules:
             raise UsageError("--lora_modules does not go with --eval_url: name the server's adapter with --model")
-        if not self.eval_url.startswith(('http://', 'https://')):
-            raise UsageError(f"--eval_url must begin with http:// or https://, not '{self.eval_url}'")
+        if not re.match(r'https?://[^/:]', self.eval_url):
+            raise UsageError(f"--eval_url is an address such as http://127.0.0.1:8000/v1, not '{self.eval_url}'")

@@ -94,7 +94,7 @@ def _dispatch(argv: list[str]) -> int:
         name, *first = ROUTES[name]
         words = [*words[:1], *first, *words[1:]] if words and is_config(words[0]) else [*first, *words]
     if name not in COMMANDS:
-        hint = nearest(name, [*COMMANDS, *ROUTES]) or ': ' + ', '.join(COMMANDS)
+        hint = nearest(argv[0], [*COMMANDS, *ROUTES, '--help', '--version']) or ': ' + ', '.join(COMMANDS)
         raise UsageError(f"there is no command '{argv[0]}'{hint}")
     command = COMMANDS[name]
     if '--help' in words or '-h' in words:

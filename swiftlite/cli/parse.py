@@ -14,6 +14,7 @@ from swiftlite.args.checkpoint import recover
 from swiftlite.args.fields import Args
 from swiftlite.args.refused import TABLES, known_flags
 from swiftlite.errors import UsageError, nearest
+from swiftlite.registry.resolve import find_model
 from swiftlite.registry.vllm_flags import SHORT
 
 A = TypeVar('A', bound=Args)
@@ -120,7 +121,11 @@ def _split(table: Iterable[Flag], words: Sequence[str], command: str) -> list[tu
         elif positional:
             found.append((positional.pop(0), [word]))
         else:
-            raise UsageError(f"'{word}' is no flag: flags start with --{nearest(word, [f.name for f in table])}")
+            names = [flag.name for flag in table]
+            hint = nearest(word, names)
+            if 'model_id_or_path' in names and find_model(word) is not None:
+                hint = f"; did you mean '--model {word}'?"
+            raise UsageError(f"'{word}' is no flag: flags start with --{hint}")
     return found
 
 
@@ -187,6 +192,9 @@ def _read_config(cls: type[Args], file: str, command: str) -> dict[str, Any]:
         raise UsageError(f"--config '{file}' is no file{nearest(file, beside)}") from None
     except OSError as error:
         raise UsageError(f"--config '{file}' cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f', line {error.problem_mark.line + 1}' if error.problem_mark else ''
+        raise UsageError(f"--config '{file}'{line} is no YAML: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config '{file}' is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

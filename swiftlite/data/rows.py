@@ -99,7 +99,7 @@ def _named(source: Source, who: Names | None) -> list[Row]:
     """Rows with names filled in, the languages in turn."""
     if who is None:
         raise UsageError(
-            f'--dataset {source.name} needs --model_name and --model_author (a Chinese and an English one each)'
+            f'the data set {source.name} needs --model_name and --model_author (a Chinese and an English one each)'
         )
     by_language: dict[str, list[Row]] = {}
     for number, (_, record) in enumerate(records(source.files()[0], None), 1):

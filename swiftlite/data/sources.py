@@ -50,7 +50,7 @@ def parse(spec: str) -> Source:
     text, count = _count(spec)
     prefix, mark, rest = text.partition('::')
     if mark and prefix.upper() not in HUBS:
-        raise UsageError(f"--dataset '{spec}': valid before :: are HF (Hugging Face) and MS (ModelScope)")
+        raise UsageError(f"the data set '{spec}': valid before :: are HF (Hugging Face) and MS (ModelScope)")
     hub, text = (HUBS[prefix.upper()], rest) if mark else (None, text)
     path = Path(text).expanduser()
     if hub is None and path.is_file():
@@ -64,7 +64,7 @@ def parse(spec: str) -> Source:
     if re.fullmatch(ID, name) and (hub is not None or not _looks_like_file(name)):
         return Source(name, DatasetInfo(name, ms_id=name, hf_id=name), count, parts, hub)
     if hub is not None:
-        raise UsageError(f"--dataset '{spec}': '{name}' is no id of a data set on {hub} (owner/name)")
+        raise UsageError(f"the data set '{spec}': '{name}' is no id of a data set on {hub} (owner/name)")
     raise UsageError(_unknown(text))
 
 
@@ -73,17 +73,17 @@ def _count(spec: str) -> tuple[str, int | None]:
     if not mark or Path(spec).expanduser().is_file():
         return spec, None
     if not re.fullmatch(r'[0-9]+', number) or int(number) == 0:
-        raise UsageError(f"--dataset '{spec}': a positive number of rows is expected after #, not '{number}'")
+        raise UsageError(f"the data set '{spec}': a positive number of rows is expected after #, not '{number}'")
     return source, int(number)
 
 
 def _named(info: DatasetInfo, count: int | None, subsets: tuple[str, ...], hub: str | None) -> Source:
     if hub is not None and (info.hf_id if hub == 'Hugging Face' else info.ms_id) is None:
-        raise UsageError(f"--dataset '{info.name}' is not on {hub}: leave out the prefix")
+        raise UsageError(f"the data set '{info.name}' is not on {hub}: leave out the prefix")
     for name in subsets:
         if info.subsets and name not in info.subsets:
             raise UsageError(
-                f"--dataset '{info.name}' has no subset '{name}': valid are {', '.join(info.subsets)}"
+                f"the data set '{info.name}' has no subset '{name}': valid are {', '.join(info.subsets)}"
                 f'{nearest(name, info.subsets)}'
             )
     subsets = subsets or ((info.subset,) if info.subset else ())
@@ -92,7 +92,7 @@ def _named(info: DatasetInfo, count: int | None, subsets: tuple[str, ...], hub: 
 
 def _readable(path: Path, given: str) -> Path:
     if path.suffix.lower() not in (*SUFFIXES, PARQUET):
-        raise UsageError(f"--dataset '{given}' is no {', '.join(SUFFIXES)} file")
+        raise UsageError(f"the data set '{given}' is no {', '.join(SUFFIXES)} file")
     return path
 
 
@@ -104,10 +104,10 @@ def _looks_like_file(name: str) -> bool:
 def _unknown(source: str) -> str:
     path = Path(source).expanduser()
     if path.is_dir():
-        return f"--dataset '{source}' is a folder: name the files in it"
+        return f"the data set '{source}' is a folder: name the files in it"
     folder = path.parent if path.parent.is_dir() else Path()
     options = [*DATASETS, *(str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)]
-    return f"--dataset '{source}' is neither a file nor one of {', '.join(DATASETS)}{nearest(source, options)}"
+    return f"the data set '{source}' is neither a file nor one of {', '.join(DATASETS)}{nearest(source, options)}"
 
 
 def _chosen(name: str, folder: Path, info: DatasetInfo, subsets: tuple[str, ...]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from swiftlite.data.rows import Row
+from swiftlite.data.rows import Drops, Row
 from swiftlite.data.split import read_split
 from swiftlite.engine.errors import RequestError
 from swiftlite.errors import SwiftliteError, UsageError
@@ -36,14 +36,22 @@ class Task:
     finished: bool = False
 
 
-def read_tasks(args: InferArgs, session: Session) -> list[Task]:
-    """The held-out rows that `args` names, encoded; prints what was left out and why.
+def read_rows(args: InferArgs) -> tuple[list[Row], Drops]:
+    """The held-out rows that `args` names, and what was dropped while reading.
 
     Raises UsageError for data that is not there, SwiftliteError where no row is left.
     """
     _, rows, (_, drops) = read_split(args, answered=False)
     if args.show_dataset_sample >= 0:
         rows = rows[: args.show_dataset_sample]
+    if not rows:
+        why = '; '.join(drops.lines()) or 'is there held-out data (--val_dataset, --dataset_test_ratio)?'
+        raise SwiftliteError(f'no rows are left to answer: {why}')
+    return rows, drops
+
+
+def make_tasks(args: InferArgs, session: Session, rows: Sequence[Row], drops: Drops) -> list[Task]:
+    """The rows encoded; prints what was left out and why. SwiftliteError where no row is left."""
     tasks = []
     for item in rows:
         messages, label = split_answer(item)
@@ -62,9 +70,7 @@ def read_tasks(args: InferArgs, session: Session) -> list[Task]:
     for line in drops.lines():
         print(f'  dropped {line}')
     if not tasks:
-        raise SwiftliteError(
-            'no rows are left to answer: is there held-out data (--val_dataset, --dataset_test_ratio)?'
-        )
+        raise SwiftliteError(f'no rows are left to answer: {"; ".join(drops.lines())}')
     return tasks
 
 
@@ -76,9 +82,9 @@ def split_answer(item: Row) -> tuple[list[dict[str, Any]], str | None]:
     return before, row([last], '', None)['query']
 
 
-def answer_dataset(args: InferArgs, session: Session, results: ResultFile) -> None:
-    """Answer every row; rows are written in their order, as soon as all before them are finished."""
-    tasks = read_tasks(args, session)
+def answer_dataset(args: InferArgs, session: Session, results: ResultFile, data: tuple[Sequence[Row], Drops]) -> None:
+    """Answer every row of `read_rows`; rows are written in their order, as soon as all before them are finished."""
+    tasks = make_tasks(args, session, *data)
     verbose = len(tasks) <= SHOWN if args.verbose is None else args.verbose
     written = answered_before(tasks, results)
     start, tokens = time.perf_counter(), 0

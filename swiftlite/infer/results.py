@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -42,8 +43,6 @@ class ResultFile:
     """
 
     def __init__(self, folder: Path | None = None, path: Path | None = None) -> None:
-        if path is not None and path.exists() and not path.is_file():
-            raise UsageError(f"--result_path '{path}' is a folder: name a file in it, such as '{path}/results.jsonl'")
         self._folder = folder
         self._given = path
         self._stream: TextIO | None = None
@@ -55,6 +54,19 @@ class ResultFile:
     def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._stream.close()
+
+    def check(self) -> None:
+        """UsageError or SwiftliteError if no row could be written; creates nothing."""
+        if self._given is not None and self._given.is_dir():
+            given = self._given
+            raise UsageError(f"--result_path '{given}' is a folder: name a file in it, such as '{given}/results.jsonl'")
+        folder = self._given.parent if self._given is not None else self._folder
+        if folder is None:
+            return
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            why = 'may not be written' if there.is_dir() else 'is a file'
+            raise SwiftliteError(f"results cannot be written to '{self._given or folder}': '{there}' {why}")
 
     def earlier(self) -> list[dict[str, Any]]:
         """The rows that an earlier run left in `path`; half a line at its end, of a run that was killed, is cut off."""

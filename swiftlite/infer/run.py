@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swiftlite.errors import UsageError
-from swiftlite.infer.dataset import answer_dataset
+from swiftlite.infer.dataset import answer_dataset, read_rows
 from swiftlite.infer.repl import Repl
 from swiftlite.infer.results import ResultFile, result_folder
 from swiftlite.infer.session import Session
@@ -26,13 +26,16 @@ def run(args: InferArgs) -> int:
         raise UsageError(
             f'a data set is answered with one adapter, not with {" and ".join(setup.adapters)}: give one, or chat'
         )
+    data = None if chat else read_rows(args)
     path = Path(args.result_path) if args.result_path else None
+    results = ResultFile(result_folder(args, setup.source), path) if args.save_result else ResultFile()
+    results.check()
     print(f'Loading {setup.source.name} from {setup.config.model}', file=sys.stderr, flush=True)
     session = Session(setup, args)
     try:
-        with ResultFile(result_folder(args, setup.source), path) if args.save_result else ResultFile() as results:
-            if not chat:
-                answer_dataset(args, session, results)
+        with results:
+            if data is not None:
+                answer_dataset(args, session, results, data)
                 return 0
             failed = Repl(args, session, results).run()
             if results.path is not None:

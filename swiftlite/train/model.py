@@ -45,13 +45,13 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def target_modules(model: nn.Module, family: Family, wanted: Sequence[str]) -> list[str]:
+def target_modules(family: Family, wanted: Sequence[str]) -> list[str]:
     """Names for --lora_target_modules: DEFAULT, ALL (all-linear) or names of linear layers.
 
     Raises:
         UsageError: a name fits no linear layer.
     """
-    linear = {name.rpartition('.')[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = (*family.all_linear, 'lm_head')
     chosen: dict[str, None] = {}
     for name in wanted:
         if name.upper() in ('ALL', 'ALL-LINEAR'):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import time
@@ -40,6 +41,17 @@ def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
     except OSError as error:
         raise SwiftliteError(f"--output_dir '{output_dir}' cannot be written: {error.strerror}") from error
     return parent
+
+
+def check_output(output_dir: str, versioned: bool) -> None:
+    """What `run_folder` would refuse, before anything is computed; creates nothing."""
+    parent = Path(output_dir).expanduser()
+    if not versioned and (parent / LOG_FILE).exists():
+        raise UsageError(f"--output_dir '{output_dir}' holds another run: give a new folder, or leave the suffix on")
+    there = next(path for path in (parent.absolute(), *parent.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = 'may not be written' if there.is_dir() else 'is a file'
+        raise SwiftliteError(f"--output_dir '{output_dir}' cannot be written: '{there}' {why}")
 
 
 def args_record(args: SftArgs, resolved: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from swiftlite.train.output import (
     LOG_FILE,
     STATE_FILE,
     args_record,
+    check_output,
     how_to_go_on,
     next_commands,
     run_folder,
@@ -72,6 +73,8 @@ def run(args: SftArgs) -> dict[str, Any]:
     template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
     if (own := chat_template(template)) is not None:
         tokenizer.chat_template = own  # saved beside full weights
+    check_output(args.output_dir, args.add_output_dir_suffix)
+    targets = lora_targets(args, base)
     identity = fingerprint(base)
     resume = check_resume(args, identity)
 
@@ -90,7 +93,7 @@ def run(args: SftArgs) -> dict[str, Any]:
 
     dtype = resolve_dtype(args.dtype)
     record = args_record(args, resolved(args, source, template, dtype, identity))
-    model, save_dtype = make_model(args, base, dtype)
+    model, save_dtype = make_model(args, base, dtype, targets)
 
     folder = shared_folder(args, source)
     if is_main():
@@ -202,7 +205,13 @@ def check_readable(checkpoint: Path) -> None:
             raise SwiftliteError(f'{file} is damaged: go on from an earlier checkpoint')
 
 
-def make_model(args: SftArgs, base: str, dtype: torch.dtype) -> tuple[Any, torch.dtype | None]:
+def lora_targets(args: SftArgs, base: str) -> list[str]:
+    """The linear layers that get an adapter, none where all weights are trained."""
+    family = get_family((raw_config(base).get('architectures') or ['none'])[0])
+    return target_modules(family, args.lora_target_modules) if args.sft_type == 'lora' else []
+
+
+def make_model(args: SftArgs, base: str, dtype: torch.dtype, targets: list[str]) -> tuple[Any, torch.dtype | None]:
     """(model, dtype its weights are saved in; None for an adapter)."""
     full = args.sft_type == 'full'
     if raw_config(base).get('quantization_config'):
@@ -211,7 +220,6 @@ def make_model(args: SftArgs, base: str, dtype: torch.dtype) -> tuple[Any, torch
     if full:
         save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
     else:
-        targets = target_modules(model, get_family(raw_config(base)['architectures'][0]), args.lora_target_modules)
         model = add_lora(model, args, targets, base)
         save_dtype = None
     trained, total = parameter_counts(model)
