@@ -155,7 +155,7 @@ DATA_ONLY = refused(
     'run swiftlite infer to answer a data set',
     """dataset val_dataset load_dataset_config load_data_args dataset_seed dataset_test_ratio=0.01
     split_dataset_ratio model_name model_author show_dataset_sample=-1 self_cognition_sample train_dataset_sample=-1
-    val_dataset_sample custom_train_dataset_path custom_val_dataset_path""",
+    val_dataset_sample custom_train_dataset_path custom_val_dataset_path custom_dataset_info""",
 )
 CHAT_ONLY = table(
     needless('this is no terminal', 'eval_human stream verbose'),
@@ -186,7 +186,7 @@ EXPORT = table(
         to_megatron to_hf to_mcore megatron_output_dir hf_output_dir pp=1 load_dataset_config load_data_args
         dataset_seed dataset_test_ratio=0.01 split_dataset_ratio model_name model_author show_dataset_sample=-1
         self_cognition_sample train_dataset_sample=-1 val_dataset_sample custom_train_dataset_path
-        custom_val_dataset_path""",
+        custom_val_dataset_path custom_dataset_info""",
     ),
     refused(UPLOAD, 'commit_message'),
 )

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import swiftlite
+from swiftlite.args.app_ui import AppUiArgs
 from swiftlite.args.bench import BenchArgs
 from swiftlite.args.checkpoint import recover
 from swiftlite.args.deploy import DeployArgs
 from swiftlite.args.doctor import DoctorArgs
+from swiftlite.args.eval import EvalArgs
 from swiftlite.args.export import ExportArgs
 from swiftlite.args.groups import EngineArgs
 from swiftlite.args.infer import InferArgs
@@ -23,6 +25,8 @@ CLASSES = {
     'export': ExportArgs,
     'infer': InferArgs,
     'deploy': DeployArgs,
+    'app-ui': AppUiArgs,
+    'eval': EvalArgs,
     'bench': BenchArgs,
     'models': ModelsArgs,
     'doctor': DoctorArgs,
@@ -33,13 +37,11 @@ READ_BY = {
     'adapters': {'lora_modules'},
     'engine_options': {f.name for f in fields(EngineArgs)},
     'recover': {'load_args_from_ckpt_dir', 'load_dataset_config'},
+    # settled when they are checked
     'check': {
-        'merge_lora',
-        'kind',
-        'share',
-        'self_cognition_sample',
-        'train_dataset_sample',
-    },  # settled when they are checked
+        *('merge_lora', 'kind', 'share', 'self_cognition_sample', 'train_dataset_sample'),
+        *('custom_register_path', 'custom_dataset_info'),
+    },
 }
 DATA = {'dataset': ['x.jsonl']}
 
@@ -59,14 +61,28 @@ def test_no_flag_has_two_meanings(command):
 
 @pytest.mark.parametrize(
     ('command', 'package'),
-    [('sft', 'train'), ('export', 'export'), ('infer', 'infer'), ('deploy', 'serve'), ('bench', 'bench')],
+    [
+        ('sft', 'train'),
+        ('export', 'export'),
+        ('infer', 'infer'),
+        ('deploy', 'serve'),
+        ('bench', 'bench'),
+        ('app-ui', 'ui'),
+        ('eval', 'eval'),
+    ],
 )
 def test_every_flag_is_read_by_the_package_it_configures(command, package):
     """A flag that nothing reads would be accepted and ignored."""
     root = Path(swiftlite.__file__).parent
     # what several commands share: the data, and infer.setup, from the engine's flags to an engine
-    shared = {'train': 'data/*.py', 'infer': 'data/*.py', 'serve': 'infer/setup.py'}
-    files = [*(root / package).glob('*.py'), *(root.glob(shared[package]) if package in shared else [])]
+    shared = {
+        'train': ['data/*.py'],
+        'infer': ['data/*.py'],
+        'serve': ['infer/setup.py'],
+        'ui': ['infer/setup.py'],
+        'eval': ['data/*.py', 'infer/*.py'],
+    }
+    files = [file for pattern in (f'{package}/*.py', *shared.get(package, [])) for file in root.glob(pattern)]
     read = {name for file in files for name in attributes_of_args(file)}
     read |= {name for method, names in READ_BY.items() if method in read for name in names}
     assert {f.name for f in fields(CLASSES[command])} - read - READ_BY['recover'] - READ_BY['check'] == set()
@@ -75,7 +91,7 @@ def test_every_flag_is_read_by_the_package_it_configures(command, package):
 def attributes_of_args(file: Path) -> set[str]:
     """x of every ``args.x`` and ``getattr(args, 'x', …)`` in a file."""
     nodes = list(ast.walk(ast.parse(file.read_text(encoding='utf-8'))))
-    names = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) == 'args'}
+    names = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) in ('args', 'self._args')}
     gets = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n).startswith('getattr(args, ')]
     return names | {ast.literal_eval(n.args[1]) for n in gets if isinstance(n.args[1], ast.Constant)}
 

@@ -35,6 +35,8 @@ BESIDE: dict[str | tuple[str, str], list[str]] = {
 }
 VALUES = {
     'lora_modules': ['a=b'],
+    'custom_register_path': ['own.yaml'],
+    'custom_dataset_info': ['{}'],
     'template_type': ['qwen2_5'],
     'base_url': ['http://localhost:8000/v1'],
     'max_steps': ['3'],
@@ -73,7 +75,9 @@ def spellings(flag: Flag) -> list[str]:
 
 
 @pytest.mark.parametrize('command', CASES)
-def test_flags(command, caplog):
+def test_flags(command, caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'own.yaml').write_text('models: []')
     caplog.set_level(logging.WARNING)
     wrong = {}
     for name in sorted(CASES[command]):

@@ -23,6 +23,7 @@ PAGES = [
 # flags of other programs that pages show
 OTHERS = {'--logdir', '--nproc_per_node', '--check', '--help', '--version', '--name', '--flag', '--config', '--no-name'}
 # and those that must fail, with the nearest one in the answer
+OTHERS |= {'--checks', '--continue-on-failure'}  # of schemathesis
 WRONG = {'--lora_rnak', '--x', '--no-x'}
 
 
