@@ -1,0 +1,113 @@
+"""/metrics as a Prometheus server reads it, and the other status endpoints."""
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import httpx
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from swiftlite.engine.errors import EngineDeadError
+from swiftlite.serve.metrics import Metrics
+from swiftlite.serve.stats_log import log_stats
+from tests.served import ServerThread
+
+GAUGES = ('num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc')
+COUNTERS = ('prompt_tokens', 'generation_tokens', 'num_preemptions', 'prefix_cache_queries', 'prefix_cache_hits')
+HISTOGRAMS = (
+    'time_to_first_token_seconds',
+    'inter_token_latency_seconds',
+    'request_time_per_output_token_seconds',
+    'e2e_request_latency_seconds',
+    'request_prompt_tokens',
+    'request_generation_tokens',
+)
+
+
+def scrape(server: ServerThread) -> dict:
+    answer = httpx.get(f'{server.url}/metrics')
+    assert answer.headers['content-type'].startswith('text/plain; version=0.0.4')
+    return {family.name: family for family in text_string_to_metric_families(answer.text)}
+
+
+def total(families: dict, name: str, suffix: str = '') -> float:
+    return sum(s.value for s in families[f'vllm:{name}'].samples if s.name == f'vllm:{name}{suffix}')
+
+
+def test_every_name_and_its_kind(server: ServerThread, client: openai.OpenAI) -> None:
+    before = scrape(server)
+    prompt = 'as a Prometheus server reads it, and reads it again'
+    usage = client.completions.create(
+        model='tiny-model', prompt=prompt, max_tokens=9, extra_body={'ignore_eos': True}
+    ).usage
+    after = scrape(server)
+    kinds = {'gauge': GAUGES, 'counter': (*COUNTERS, 'request_success'), 'histogram': HISTOGRAMS}
+    for kind, names in kinds.items():
+        for name in names:
+            family = after[f'vllm:{name}']
+            assert family.type == kind and family.documentation
+            assert all(s.labels['model_name'] == 'tiny-model' and s.labels['engine'] == '0' for s in family.samples)
+
+    def grown(name: str, suffix: str) -> float:
+        return total(after, name, suffix) - total(before, name, suffix)
+
+    assert grown('prompt_tokens', '_total') == usage.prompt_tokens
+    assert grown('generation_tokens', '_total') == grown('request_generation_tokens', '_sum') == 9
+    assert grown('request_prompt_tokens', '_sum') == usage.prompt_tokens
+    assert grown('inter_token_latency_seconds', '_count') <= 8
+    for name in ('time_to_first_token_seconds', 'e2e_request_latency_seconds', 'request_time_per_output_token_seconds'):
+        assert grown(name, '_count') == 1
+    reasons = {s.labels['finished_reason']: s.value for s in after['vllm:request_success'].samples}
+    assert reasons['length'] >= 1
+    assert grown('prefix_cache_queries', '_total') >= usage.prompt_tokens - 1
+    client.completions.create(model='tiny-model', prompt=prompt, max_tokens=1)
+    assert total(scrape(server), 'prefix_cache_hits', '_total') > total(after, 'prefix_cache_hits', '_total')
+    assert all(total(after, name) == 0 for name in GAUGES)
+
+
+def test_counters_survive_an_engine_that_starts_again() -> None:
+    metrics = Metrics('m')
+
+    def queries(**stats: int) -> float:
+        text = metrics.render(stats).decode()
+        return total({f.name: f for f in text_string_to_metric_families(text)}, 'prefix_cache_queries', '_total')
+
+    assert [queries(prefix_queries=5), queries(prefix_queries=7), queries(), queries(prefix_queries=2)] == [5, 7, 7, 9]
+
+
+def test_load_ping_and_version(server: ServerThread) -> None:
+    assert httpx.get(f'{server.url}/load').json() == {'server_load': 0}
+    for method in ('GET', 'POST'):
+        assert httpx.request(method, f'{server.url}/ping').status_code == 200
+    assert httpx.get(f'{server.url}/version').json().keys() == {'version'}
+
+
+class Engine:
+    """Gives the statistics of a list, one after the other; None: it is dead just then."""
+
+    def __init__(self, *stats: dict | None) -> None:
+        self._stats = iter(stats)
+
+    async def stats(self) -> dict:
+        try:
+            found = next(self._stats)
+        except StopIteration:
+            raise asyncio.CancelledError from None
+        if found is None:
+            raise EngineDeadError('dead')
+        return found
+
+
+async def test_a_line_of_statistics_while_there_is_something_to_say(caplog: pytest.LogCaptureFixture) -> None:
+    idle = {'num_running': 0, 'num_waiting': 0, 'generated_tokens': 50, 'blocks_used': 0, 'blocks_total': 10}
+    idle |= {'prefix_hits': 3, 'prefix_queries': 12}
+    busy = idle | {'num_running': 2, 'num_waiting': 1, 'blocks_used': 4}
+    service = SimpleNamespace(engine=Engine(busy, idle, idle, None, idle))
+    with caplog.at_level(logging.INFO, 'swiftlite.serve'), pytest.raises(asyncio.CancelledError):
+        await log_stats(service, 0.01)
+    first, after_restart = (record.getMessage() for record in caplog.records)
+    assert first.startswith('2 running, 1 waiting, ') and first.endswith('KV cache 40 % used, prefix cache 25 % hits')
+    assert after_restart.startswith('0 running')
+    await log_stats(service, 0)
