@@ -11,7 +11,7 @@ def main(args: AppUiArgs) -> int:
     if find_spec('gradio') is None:
         raise SwiftliteError("app-ui needs gradio, which is not installed: pip install 'swiftlite[ui]'")
     from swiftlite.cli.merge_first import merge_first
-    from swiftlite.serve.server import listen
+    from swiftlite.serve.sockets import listen
     from swiftlite.ui import server
 
     listen(args.host, args.port).close()  # a busy port is known before a model is merged or loaded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -24,13 +23,13 @@ from swiftlite.infer.setup import Setup, prepare, sampling
 from swiftlite.serve.app import create_app
 from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Limits, Service
+from swiftlite.serve.sockets import BACKLOG, listen
 from swiftlite.serve.stats_log import log_stats
 
 if TYPE_CHECKING:
     from swiftlite.args.deploy import DeployArgs
 
 CUT_SECONDS = 5.0  # for answers that were cut short to reach their clients
-BACKLOG = 2048
 
 
 def run(args: DeployArgs) -> int:
@@ -42,19 +41,6 @@ def run(args: DeployArgs) -> int:
     logging.getLogger('uvicorn.access').setLevel(logging.INFO)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(args, setup))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; SwiftliteError says why there can be none."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            message = f'Port {port} of {host} is in use: give another one with --port, or 0 for a free one.'
-            raise SwiftliteError(message) from None
-        reason = error.strerror or error
-        raise SwiftliteError(f'The server cannot listen on --host {host} --port {port}: {reason}.') from None
 
 
 class _Server(uvicorn.Server):

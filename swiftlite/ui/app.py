@@ -58,7 +58,6 @@ def create_app(partner: Partner, answers: Answers, *, title: str, language: str)
             run_history=False,
             ssr_mode=False,
             theme=frame.theme(),
-            favicon_path=str(frame.icon_file()),
             head=frame.head(texts, profile.models, first_values(profile)),
         )
     return app

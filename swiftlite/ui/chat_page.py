@@ -103,7 +103,7 @@ class ChatPage:
         # the script keeps conversations: it saves what changes, and puts back what is opened
         kept = [chatbot, model, controls.system]
         gr.on([chatbot.change, controls.system.input, model.input], None, kept, None, js='swiftlite.save')
-        box.input(None, [box], None, js='swiftlite.draft')
+        box.change(None, [box], None, js='swiftlite.draft')
         opened = gr.Button(visible='hidden', elem_id='opened')
         opened.click(None, None, [*kept, box, status], js='swiftlite.opened')
         gr.on([control.change for control in controls.inputs], None, controls.inputs, None, js='swiftlite.adjusted')

@@ -45,7 +45,8 @@ def head(texts: Texts, models: Sequence[str], defaults: Sequence[Any]) -> str:
     told = {'lang': texts.lang, 'models': list(models), 'defaults': list(defaults), 'words': spoken}
     told_json = json.dumps(told, ensure_ascii=False).replace('<', '\\u003c')
     script = f'window.swiftlite ??= {told_json};\n{_file("page.js")}'  # Gradio may run it twice
-    return f'<style>{_file("page.css")}</style><script>{script}</script>'
+    icon = '<link rel="icon" type="image/svg+xml" href="../favicon.ico">'
+    return f'{icon}<style>{_file("page.css")}</style><script>{script}</script>'
 
 
 def side(title: str, texts: Texts, chats: bool) -> str:

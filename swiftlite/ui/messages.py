@@ -31,7 +31,7 @@ def is_thought(message: dict[str, Any]) -> bool:
 def split_thought(text: str) -> tuple[str | None, str, bool]:
     """(what is thought, what is said, whether the thought is over) of an answer so far; no thought: None."""
     start = text.lstrip()
-    if start and OPEN.startswith(start):
+    if start and start != OPEN and OPEN.startswith(start):
         return None, '', False  # half a tag
     if not start.startswith(OPEN):
         return None, text, True

@@ -272,6 +272,11 @@
   );
   // Enter that ends a composition of Chinese characters sends nothing
   document.addEventListener('keypress', (event) => event.isComposing && event.stopPropagation(), true);
+  // what is typed is kept at once, not when Gradio has heard of it
+  document.addEventListener('input', (event) => {
+    if (event.target.matches('#box textarea')) page.draft(event.target.value);
+    if (event.target.matches('#text textarea')) page.text(event.target.value);
+  });
   addEventListener('pagehide', flush);
   addEventListener('storage', (event) => event.key?.startsWith(CHAT) && list());
 })();

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING
 import psutil
 import uvicorn
 
-from swiftlite.infer.setup import prepare
-from swiftlite.serve.server import listen
+from swiftlite.serve.sockets import listen
 from swiftlite.ui.answers import Answers
 from swiftlite.ui.app import create_app
-from swiftlite.ui.local import Local
 from swiftlite.ui.partner import Partner
-from swiftlite.ui.remote import Remote
 
 if TYPE_CHECKING:
     from swiftlite.args.app_ui import AppUiArgs
@@ -60,7 +57,13 @@ async def _serve(args: AppUiArgs) -> int:
 
 async def _partner(args: AppUiArgs) -> Partner:
     if args.base_url is not None:
+        from swiftlite.ui.remote import Remote
+
         return await Remote.connect(args)
+    # only here: what talks to a server elsewhere needs no torch
+    from swiftlite.infer.setup import prepare
+    from swiftlite.ui.local import Local
+
     setup = prepare(args)
     print(f'Loading {setup.source.name} from {setup.config.model}', file=sys.stderr, flush=True)
     return await Local.start(setup, args)
