@@ -21,6 +21,7 @@ class StepShape:
     tokens: int
     rows: int
     mixed: bool
+    shared: bool = False  # rows that share a prefix read it together
 
 
 class Upload:
@@ -78,7 +79,8 @@ class BatchState:
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
         self.adapters = [0] * num_slots
         self._upload_rows, self._upload_news = Upload(device, depth), Upload(device, depth)
-        self._rows = torch.zeros(4 * num_slots + 1, dtype=torch.int32, device=device)
+        self._rows = torch.zeros(4 * num_slots + 4, dtype=torch.int32, device=device)
+        self.row_starts = torch.arange(num_slots + 1, dtype=torch.int32, device=device)
         self._buffers = self._allocate(max_tokens, num_slots)
 
     def update(self, plan: StepPlan) -> None:
@@ -138,19 +140,24 @@ class BatchState:
     def rows(self, plan: StepPlan, count: int) -> StepRows:
         """The plan's rows on the device, padded with empty ones to `count`, always in the same memory."""
         used = len(plan.slots)
-        packed = np.zeros(4 * count + 1, dtype=np.int32)
+        packed = np.zeros(4 * count + 4, dtype=np.int32)
         packed[:used] = plan.slots
         packed[count : count + used] = plan.starts
         ends = np.cumsum(plan.counts)
         packed[2 * count + 1 : 2 * count + 1 + used] = ends
         packed[2 * count + 1 + used : 3 * count + 1] = ends[-1]
         packed[3 * count + 1 : 3 * count + 1 + used] = plan.sample
-        self._upload_rows(packed, self._rows[: 4 * count + 1])
+        packed[4 * count + 1 :] = plan.shared
+        self._upload_rows(packed, self._rows[: 4 * count + 4])
         return self.row_views(count)
 
     def row_views(self, count: int) -> StepRows:
         r = self._rows
         return StepRows(r[:count], r[count : 2 * count], r[2 * count : 3 * count + 1], r[3 * count + 1 : 4 * count + 1])
+
+    def shared(self, count: int) -> torch.Tensor:
+        """The plan's `shared`, int32 [3], behind `count` rows."""
+        return self._rows[4 * count + 1 : 4 * count + 4]
 
     def prepare(self, rows: StepRows, shape: StepShape, longest: int) -> StepTensors:
         """Derive a step's inputs; `longest`: the most tokens of a sequence, or the limit under a graph."""

@@ -42,6 +42,8 @@ DECODE = (
     768,
     896,
 )
+# of decode steps whose rows have a long prefix in common
+SHARED = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 MIXED = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 
 
@@ -61,6 +63,7 @@ class StepGraphs:
     def __init__(self, max_rows: int, max_tokens: int):
         self.max_rows = max_rows
         self._decode = [n for n in DECODE if n < max_rows] + [max_rows]
+        self._shared = [n for n in SHARED if n < max_rows] + [min(max_rows, SHARED[-1])]
         self._mixed = [n for n in MIXED if n <= max_tokens]
         self._graphs: dict[StepShape, Captured] = {}
 
@@ -68,14 +71,17 @@ class StepGraphs:
         """The smallest captured shape that holds the plan, or None."""
         tokens = plan.num_tokens
         mixed = tokens > len(plan.slots)
-        padded = next((n for n in (self._mixed if mixed else self._decode) if n >= tokens), None)
-        return None if padded is None else StepShape(padded, min(padded, self.max_rows), mixed)
+        shared = plan.shared[2] > 0 and tokens <= self._shared[-1]
+        sizes = self._mixed if mixed else self._shared if shared else self._decode
+        padded = next((n for n in sizes if n >= tokens), None)
+        return None if padded is None else StepShape(padded, min(padded, self.max_rows), mixed, shared)
 
     def capture(self, forward: Callable[[StepShape], tuple[StepTensors, torch.Tensor]]) -> None:
         """Capture `forward` for every shape, the largest first so that the others reuse its memory."""
         pool = torch.cuda.graph_pool_handle()
         shapes = [StepShape(n, min(n, self.max_rows), True) for n in self._mixed]
         shapes += [StepShape(n, n, False) for n in self._decode]
+        shapes += [StepShape(n, n, False, True) for n in dict.fromkeys(self._shared)]
         for shape in sorted(shapes, key=lambda s: -s.tokens):
             forward(shape)  # compiles kernels, which a capture must not
             torch.cuda.synchronize()

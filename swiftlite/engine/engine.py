@@ -18,6 +18,7 @@ from .outputs import SequenceOutput
 from .request import EngineRequest, LoRARequest
 from .scheduler import Scheduler, Step
 from .sequence import Sequence
+from .shared_prefix import PrefixFinder
 from .structured import StructuredOutputsParams
 
 
@@ -42,6 +43,7 @@ class Engine:
             self.model_config.max_num_seqs,
             self.model_config.max_num_batched_tokens,
             self.model_config.vocab_size,
+            PrefixFinder(config.block_size),
         )
         self.intake = GrammarIntake(self.model_config, not config.skip_tokenizer_init)
         self._sequences: dict[str, Sequence] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from swiftlite_kernels.step import StepRows, StepTensors
@@ -21,6 +22,8 @@ from .logprobs import AT_ONCE, DeviceLogprobs, prompt_logprobs
 from .lora import LoRAManager
 from .plan import StepPlan, StepResult
 from .sampler import Sampler
+
+LONG_PROMPT = 1024  # tokens from which on torch's attention is used for a prompt
 
 
 class StepFuture(Protocol):
@@ -84,6 +87,12 @@ class ModelRunner:
         )
         self.sampler = Sampler(self.state)
         self.graphs: StepGraphs | None = None
+        # cuDNN attends to long prompts faster than a kernel that reads the paged cache
+        self._library_attention = (
+            self.device.startswith('cuda')
+            and model.dtype in (torch.bfloat16, torch.float16)
+            and all(w is None for w in model.decoder.sliding_windows)
+        )
         self.num_blocks = 0
 
     def fit_blocks(self) -> int:
@@ -128,7 +137,7 @@ class ModelRunner:
             limit = self.model_config.max_model_len
             graphs = StepGraphs(self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens)
             graphs.capture(
-                lambda shape: self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, None)[:2]
+                lambda shape: self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit)[:2]
             )
             self.graphs = graphs
 
@@ -147,10 +156,12 @@ class ModelRunner:
             rows = self.state.rows(plan, shape.rows)
             step, logits = self.graphs.replay(shape)
         else:
-            shape = StepShape(plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots))
+            shape = StepShape(
+                plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots), plan.shared[2] > 0
+            )
             rows = self.state.rows(plan, shape.rows)
             longest = int((plan.starts + plan.counts).max())
-            step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora)
+            step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora, plan)
         prompt: list[list[DeviceLogprobs]] = []
         if plan.prompt_rows:
             rows_at_once = max(1, min(self.state.tokens.shape[0], AT_ONCE // self.model_config.vocab_size))
@@ -163,17 +174,49 @@ class ModelRunner:
         return DeviceResult(plan, tokens, logprobs, prompt)
 
     def _forward(
-        self, shape: StepShape, rows: StepRows, max_query_len: int, longest: int, lora: LoRABatch | None
+        self,
+        shape: StepShape,
+        rows: StepRows,
+        max_query_len: int,
+        longest: int,
+        lora: LoRABatch | None = None,
+        plan: StepPlan | None = None,
     ) -> tuple[StepTensors, torch.Tensor, torch.Tensor]:
-        """Inputs of the step, every row's logits [R, V] after its last token, and hidden states [T, hidden]."""
+        """Inputs of the step, every row's logits [R, V] after its last token, and hidden states.
+
+        Hidden states are those of all tokens [T, hidden] where the plan asks for more than the rows' last ones.
+        plan: what is computed, None in a graph, which must hold for every plan.
+        """
         step = self.state.prepare(rows, shape, longest)
+        few = shape.tokens >= 2 * shape.rows and lora is None and not (plan and plan.prompt_rows)
+        dense, sparse_lens = self._dense(plan, step) if plan is not None else ((), None)
         context = StepContext(
             rows.cu_seqlens, step.seq_lens, step.block_tables, step.slot_mapping, max_query_len if shape.mixed else 1,
             longest, lora,
+            shared=self.state.shared(shape.rows) if shape.shared else None,
+            rows=step.last if few else None,
+            row_starts=self.state.row_starts[: shape.rows + 1],
+            dense=dense,
+            sparse_lens=sparse_lens,
         )  # fmt: skip
         with step_context(context):
             hidden = self.model(step.input_ids, step.positions)
-        return step, self.model.logits(hidden[step.last]), hidden
+        return step, self.model.logits(hidden if few else hidden[step.last]), hidden
+
+    def _dense(self, plan: StepPlan, step: StepTensors) -> tuple[tuple[tuple[int, int], ...], torch.Tensor | None]:
+        """Long prompts that have nothing in the cache yet, and the lengths of the others (StepContext)."""
+        if not self._library_attention:
+            return (), None
+        picked = np.flatnonzero((plan.starts == 0) & (plan.counts >= LONG_PROMPT))
+        if not len(picked):
+            return (), None
+        firsts = np.cumsum(plan.counts) - plan.counts
+        dense = tuple(zip(firsts[picked].tolist(), plan.counts[picked].tolist(), strict=True))
+        if len(picked) == len(plan.slots):
+            return dense, None
+        lens = step.seq_lens.clone()
+        lens[torch.from_numpy(picked).to(lens.device)] = 0
+        return dense, lens
 
     def _activation_bytes(self) -> int:
         """What one step may need beside weights and cache."""

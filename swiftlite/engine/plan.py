@@ -57,6 +57,7 @@ class StepPlan:
     blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)  # slot, first index in its table, block ids
     adapters: list[AdapterLoad] = field(default_factory=list)
     num_logprobs: int = -1  # most asked for by a sampled row; -1: none
+    shared: tuple[int, int, int] = (0, 0, 0)  # rows [first, last) decode and have this many first tokens in common
     prompt_rows: list[PromptRow] = field(default_factory=list)
     masked: np.ndarray | None = None  # int32 [M]: rows that may only take the tokens of `masks`
     masks: np.ndarray | None = None  # uint32 [M, ceil(vocab / 32)]: token i is bit i % 32 of word i // 32

@@ -18,6 +18,7 @@ from .constraint import Ending
 from .outputs import SequenceOutput
 from .plan import AdapterLoad, PromptRow, SlotStart, StepPlan, StepResult
 from .sequence import Sequence, Status
+from .shared_prefix import PrefixFinder
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         vocab_size: int,
+        prefixes: PrefixFinder | None = None,
     ):
         self.blocks, self.adapters, self.vocab_size = blocks, adapters, vocab_size
         self.max_tokens = max_num_batched_tokens
@@ -45,6 +47,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._slots = list(range(max_num_seqs - 1, -1, -1))
         self._step = 0
+        self._prefixes, self._starts = prefixes, 0
         self.num_preemptions = 0
         self.dropped_adapters: list[int] = []  # uids that workers may forget
 
@@ -173,6 +176,7 @@ class Scheduler:
         grown = self.blocks.grow(seq, seq.total)
         assert grown
         seq.slot = self._slots.pop()
+        self._starts += 1
         seq.status = Status.RUNNING
         self.running.append(seq)
         return loads
@@ -199,7 +203,7 @@ class Scheduler:
         return seq, start, count
 
     def _plan(self, rows: list[tuple[Sequence, int, int]], new: list[SlotStart], loads: list[AdapterLoad]) -> Step:
-        rows.sort(key=lambda r: r[0].adapter)  # one run of rows an adapter, the base's first
+        shared = self._order(rows)
         blocks: list[tuple[int, int, list[int]]] = []
         num_logprobs = -1
         sample = np.zeros(len(rows), dtype=bool)
@@ -231,12 +235,28 @@ class Scheduler:
             blocks,
             loads,
             num_logprobs,
+            shared,
             prompt_rows,
         )
         if masked:
             plan.masked = np.asarray(masked, dtype=np.int32)
             plan.masks = np.stack([rows[i][0].constraint.mask for i in masked])  # type: ignore[union-attr]
         return Step(plan, [r[0] for r in rows])
+
+    def _order(self, rows: list[tuple[Sequence, int, int]]) -> tuple[int, int, int]:
+        """One run of rows an adapter, the base's first, and in it those with a common prefix, if all rows decode.
+
+        Returns StepPlan.shared.
+        """
+        found = None
+        if self._prefixes is not None and len(rows) > 1 and all(count == 1 for _, _, count in rows):
+            found = self._prefixes.find((seq for seq, _, _ in rows), self._starts)
+        if found is None:
+            rows.sort(key=lambda r: r[0].adapter)
+            return 0, 0, 0
+        rows.sort(key=lambda r: (r[0].adapter, r[0].slot not in found.slots))
+        first = next(i for i, (seq, _, _) in enumerate(rows) if seq.slot in found.slots)
+        return first, first + len(found.slots), found.tokens
 
     def _count(self, asked: int) -> int:
         return self.vocab_size if asked == -1 else min(asked, self.vocab_size)

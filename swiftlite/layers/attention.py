@@ -10,6 +10,7 @@ from swiftlite_kernels.rotary import rotary_and_cache
 
 from .context import current_step
 from .norm import RMSNorm
+from .prompt_attention import prompt_attention
 from .rotary import RotaryEmbedding
 
 
@@ -36,12 +37,18 @@ class Attention(nn.Module):
         self.key_cache = self.value_cache = torch.empty(0)
         self.register_buffer('one', torch.ones(1, dtype=torch.float32, device=device), persistent=False)
 
-    def forward(self, positions: torch.Tensor, qkv: torch.Tensor) -> torch.Tensor:
-        """positions [T]; qkv [T, (heads + 2 * kv_heads) * d], overwritten → [T, heads * d]."""
+    def forward(
+        self,
+        positions: torch.Tensor,
+        qkv: torch.Tensor,
+        bias: torch.Tensor | None,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """positions [T]; qkv [T, (heads + 2 * kv_heads) * d], overwritten → [T, heads * d], or of `rows` only."""
         step = current_step()
         rotary_and_cache(
             qkv,
-            None,
+            bias,
             self.q_norm.weight if self.q_norm is not None else None,
             self.k_norm.weight if self.k_norm is not None else None,
             self.q_norm.eps if self.q_norm is not None else 0.0,
@@ -57,15 +64,33 @@ class Attention(nn.Module):
             self.one,
         )
         q = qkv[:, : self.num_heads * self.head_dim].unflatten(-1, (self.num_heads, self.head_dim))
+        if rows is not None:
+            assert step.row_starts is not None
+            return self._attend(q[rows], step.row_starts, 1, step.seq_lens).flatten(1)
+        if not step.dense:
+            return self._attend(q, step.cu_seqlens_q, step.max_query_len, step.seq_lens).flatten(1)
+        if step.sparse_lens is not None:
+            out = self._attend(q, step.cu_seqlens_q, step.max_query_len, step.sparse_lens)
+        else:
+            out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        k, v = qkv[:, self.num_heads * self.head_dim :].unflatten(-1, (2, self.num_kv_heads, self.head_dim)).unbind(1)
+        prompt_attention(q, k, v, out, step.dense, self.scale)
+        return out.flatten(1)
+
+    def _attend(
+        self, q: torch.Tensor, cu_seqlens_q: torch.Tensor, max_query_len: int, seq_lens: torch.Tensor
+    ) -> torch.Tensor:
+        """q [T, heads, d] → the same shape."""
+        step = current_step()
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         unified_attention(
             q,
             self.key_cache,
             self.value_cache,
             out,
-            step.cu_seqlens_q,
-            step.max_query_len,
-            step.seq_lens,
+            cu_seqlens_q,
+            max_query_len,
+            seq_lens,
             step.max_seq_len,
             self.scale,
             True,
@@ -75,5 +100,6 @@ class Attention(nn.Module):
             None,
             None,
             None,
+            shared_prefix=step.shared,
         )
-        return out.flatten(1)
+        return out

@@ -21,6 +21,11 @@ class StepContext:
     seq_lens      [B]   int32   keys each sequence attends to, this step's tokens included
     block_tables  [B, max_blocks] int32
     slot_mapping  [T]   int64   cache slot of each token (block * block_size + offset), -1: not cached
+    shared        [3]   int32   (first, last, n): single-token sequences that have the first n keys in common
+    rows          [B]   int64   the last token of each sequence, where only these are wanted of the last layer
+    row_starts    [B+1] int32   0, 1, … B, with `rows`
+    dense                       prompts of this step that attend to themselves alone: (first token, count)
+    sparse_lens   [B]   int32   seq_lens, 0 for those in `dense`; None when all are in it
     """
 
     cu_seqlens_q: torch.Tensor
@@ -30,6 +35,11 @@ class StepContext:
     max_query_len: int
     max_seq_len: int
     lora: LoRABatch | None = None
+    shared: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+    row_starts: torch.Tensor | None = None
+    dense: tuple[tuple[int, int], ...] = ()
+    sparse_lens: torch.Tensor | None = None
 
 
 _current: StepContext | None = None

@@ -59,9 +59,9 @@ class Linear(nn.Module):
         )
         self.lora: LoRAStore | None = None  # set by the adapter manager
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [T, in] → [T, out]."""
-        y = F.linear(x, self.weight, self.bias)
+    def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
+        """x [T, in] → [T, out]; without bias where the next kernel adds it."""
+        y = F.linear(x, self.weight, self.bias if with_bias else None)
         lora = current_step().lora
         if lora is not None and self.lora is not None:
             lora.apply(self.lora, x, y)
@@ -171,8 +171,8 @@ class RowParallelLinear(Linear):
         self.columns = slice(tp.rank * local, (tp.rank + 1) * local)
         super().__init__(prefix, local, [Slice(name, out_features, 0, 0, out_features)], bias, tp, dtype, device)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.tp.all_reduce(super().forward(x))
+    def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
+        return self.tp.all_reduce(super().forward(x, with_bias))
 
     @property
     def full_in(self) -> int:

@@ -50,8 +50,8 @@ class SelfAttention(nn.Module):
             self.qkv.num_heads, self.qkv.num_kv_heads, c.head_dim, c.sliding_windows[layer], rotary, norms, device
         )
 
-    def forward(self, positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return self.o(self.attention(positions, self.qkv(x)))
+    def forward(self, positions: torch.Tensor, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        return self.o(self.attention(positions, self.qkv(x, with_bias=False), self.qkv.bias, rows))
 
 
 class MLP(nn.Module):
@@ -98,14 +98,19 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(f'{prefix}.mlp', config, tp, dtype, device)
 
     def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, residual: torch.Tensor | None
+        self, positions: torch.Tensor, x: torch.Tensor, residual: torch.Tensor | None, rows: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x: the last branch's output, residual: the stream before it was added (None at the first layer)."""
+        """x: the last branch's output, residual: the stream before it was added (None at the first layer).
+
+        rows: the tokens whose output is wanted; the others only leave their keys and values.
+        """
         if residual is None:
             x, residual = self.input_norm(x), x
         else:
             x, residual = self.input_norm.add_norm(x, residual)
-        x = self.attention(positions, x)
+        x = self.attention(positions, x, rows)
+        if rows is not None:
+            residual = residual[rows]
         x, residual = self.post_norm.add_norm(x, residual)
         return self.mlp(x), residual
 
@@ -114,7 +119,7 @@ class DecoderLayer(nn.Module):
         qkv, gate_up = self.attention.qkv, self.mlp.gate_up
         projected = x.new_empty(1, qkv.weight.shape[0])
         gemv(projected, x, qkv.weight, qkv.bias, None, self.input_norm.weight, self.input_norm.eps)
-        attended = self.attention.attention(positions, projected)
+        attended = self.attention.attention(positions, projected, None)
         gemv(x, attended, self.attention.o.weight, self.attention.o.bias, x)
         active = x.new_empty(1, gate_up.weight.shape[0] // 2)
         gemv(active, x, gate_up.weight, gate_up.bias, None, self.post_norm.weight, self.post_norm.eps, True)
@@ -144,14 +149,16 @@ class Decoder(nn.Module):
         )
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """input_ids, positions [T] int64 → normalised hidden states [T, hidden]."""
+        """input_ids, positions [T] int64 → normalised hidden states [T, hidden], or of the context's rows only."""
         x, residual = self.embed(input_ids), None
+        rows = current_step().rows
         if x.shape[0] == 1 and self.rows_alone and current_step().lora is None:
             for layer in self.layers:
                 layer.forward_row(positions, x)
             return self.norm(x)
-        for layer in self.layers:
-            x, residual = layer(positions, x, residual)
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            x, residual = layer(positions, x, residual, rows if i == last else None)
         assert residual is not None
         return self.norm.add_norm(x, residual)[0]
 

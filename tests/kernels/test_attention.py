@@ -111,6 +111,7 @@ class InterpretedAttention:
             kw.get('output_scale'),
             kw.get('sinks'),
             kw.get('use_alibi_sqrt', False),
+            kw.get('shared_prefix'),
         )
 
 
@@ -274,3 +275,32 @@ def test_merge_attn_states(target, dim, with_lse):
     target.ops('attention').merge_attn_states(out, *tensors, lse, 4)
     assert naive.error(out, want) < 1e-6
     assert lse is None or naive.error(lse, want_lse) < 1e-6
+
+
+@pytest.mark.parametrize('splits', [1, 4])
+@pytest.mark.parametrize('scoring', ['plain', 'softcap', 'sinks', 'everything'])
+def test_a_shared_prefix_is_only_a_hint(target, splits, scoring):
+    kw = options(scoring, 6, target.device)
+    few = target.name == 'interpreted'
+    common, befores = (144, [150, 150, 144, 300]) if few else (272, [300] * 12 + [272] + [500] * 12)
+    count = len(befores)
+    q, k, v, starts, lengths, table = make_batch([1] * count, befores, 6, 2, 16, 16, torch.float32, target.device)
+    for shared in ((1, count, common), (0, 1, common), (1, 3, 16), (0, count, 0), (3, 3, 0))[: 1 if few else 5]:
+        first, last, n = shared
+        same = table.clone()
+        same[first:last, : n // 16] = table[first, : n // 16] if last > first else 0
+        made = (q, k, v, starts, lengths, same)
+        expected = run(target, *made, num_par_softmax_segments=splits, **kw)
+        hint = torch.tensor(shared, dtype=torch.int32, device=target.device)
+        out = run(target, *made, num_par_softmax_segments=splits, shared_prefix=hint, **kw)
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_launches_leave_nothing_behind(target):
+    """Programs count each other: a second launch must find the counters as the first did."""
+    count = 2 if target.name == 'interpreted' else 9
+    length = 260 if target.name == 'interpreted' else 700
+    made = make_batch([1] * count, [length] * count, 4, 2, 16, 16, torch.float32, target.device)
+    first = run(target, *made, num_par_softmax_segments=8)
+    for _ in range(3):
+        assert torch.equal(run(target, *made, num_par_softmax_segments=8), first)

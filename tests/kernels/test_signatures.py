@@ -24,7 +24,7 @@ SIGNATURES = {
         'block_table, softcap, q_descale, k_descale, v_descale, seq_threshold_3D=None, num_par_softmax_segments=None, '
         'softmax_segm_output=None, softmax_segm_max=None, softmax_segm_expsum=None, alibi_slopes=None, '
         'output_scale=None, qq_bias=None, sinks=None, mm_prefix_range=None, use_alibi_sqrt=False, kv_quant_mode=0, '
-        'k_scale_cache=None, v_scale_cache=None, chunk_lookback=-1, use_td=False',
+        'k_scale_cache=None, v_scale_cache=None, chunk_lookback=-1, use_td=False, shared_prefix=None',
     'attention.merge_attn_states':
         'output, prefix_output, prefix_lse, suffix_output, suffix_lse, output_lse=None, '
         'prefill_tokens_with_context=None, output_scale=None',

@@ -43,6 +43,7 @@ def unified_attention(
     v_scale_cache: torch.Tensor | None = None,
     chunk_lookback: int = -1,
     use_td: bool = False,
+    shared_prefix: torch.Tensor | None = None,
 ) -> None:
     """Attention of a batch that mixes prompts, prompt chunks and single decode tokens; writes out.
 
@@ -63,13 +64,21 @@ def unified_attention(
     fp32) are scratch, made when not given. seq_threshold_3D and use_td are hints that change no result and are not
     used. q_descale, qq_bias, mm_prefix_range, kv_quant_mode (with k_scale_cache, v_scale_cache) and chunk_lookback
     must be left at their defaults (ValueError).
+
+    shared_prefix, not in vLLM: int32 [3] on the device (first, last, n): sequences first to last - 1 have one query
+    token each and the same first n keys, n a multiple of the block size and less than each length: the same blocks in
+    block_table. These keys are then read once for many sequences; n 0 says that nothing is shared. A hint: the result
+    is the same but for the order of sums.
+
+    Under an early launch (GPUs from Hopper on) cu_seqlens_q, seqused_k, block_table and shared_prefix may be read
+    while the previous kernel still runs: they must not be what it writes, unless it was launched the ordinary way.
     """
     check_options(q_descale, qq_bias, mm_prefix_range, kv_quant_mode, k_scale_cache, v_scale_cache, chunk_lookback)
     backend('attention', q).unified_attention(
         q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size,
         block_table,
         softcap, k_descale, v_descale, num_par_softmax_segments, softmax_segm_output, softmax_segm_max,
-        softmax_segm_expsum, alibi_slopes, output_scale, sinks, use_alibi_sqrt,
+        softmax_segm_expsum, alibi_slopes, output_scale, sinks, use_alibi_sqrt, shared_prefix,
     )
 
 

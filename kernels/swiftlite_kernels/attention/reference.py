@@ -70,6 +70,7 @@ def unified_attention(
     output_scale: torch.Tensor | None,
     sinks: torch.Tensor | None,
     use_alibi_sqrt: bool,
+    shared_prefix: torch.Tensor | None = None,
 ) -> None:
     scoring = Scoring(softmax_scale, causal, window_size, softcap, alibi_slopes, use_alibi_sqrt, sinks)
     cache = PagedCache(k, v, block_table, k_descale, v_descale)

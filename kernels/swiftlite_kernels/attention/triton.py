@@ -1,12 +1,14 @@
 """Paged attention in Triton.
 
 Single tokens go to a split kernel: a program takes the query heads of one key head of one sequence over a share of
-its keys, and a second kernel adds the shares up. Longer queries go to a tile kernel, whose rows are the query heads
+its keys, and the last to finish adds the shares up. Keys that sequences share are read once for many of them (Juravsky
+et al. 2024, Hydragen; Ye et al. 2025, FlashInfer). Longer queries go to a tile kernel, whose rows are the query heads
 of one key head for a run of tokens. Both find their work on the device, so that a captured launch serves every batch
 of its size. Softmax is kept online in base 2 (Dao 2023, FlashAttention-2; split keys: Flash-Decoding).
 """
 
 from dataclasses import dataclass
+from functools import cache
 from math import log2
 
 import torch
@@ -18,7 +20,7 @@ from swiftlite_kernels.triton import LOG2E, begin, early_launch, multiprocessors
 
 LN2_INVERSE = tl.constexpr(LOG2E)
 MAX_SPLITS = 64
-MIN_SHARE = 128  # keys of a split
+MIN_SHARE = tl.constexpr(128)  # keys of a split
 
 
 @dataclass(frozen=True)
@@ -109,32 +111,83 @@ def finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE: tl.con
     tl.store(out + at, result.to(out.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=['split_share'])
+@triton.jit
+def own_share(length, oldest, SPLITS: tl.constexpr, KEYS: tl.constexpr):
+    """Keys of a split of [oldest, length)."""
+    return tl.maximum(tl.cdiv(tl.cdiv(length - oldest, SPLITS), KEYS) * KEYS, MIN_SHARE)
+
+
+@triton.jit
+def keep_part(acc, top, total, part_acc, part_top, part_total, part, mask, dim, DIM_PAD: tl.constexpr):
+    tl.store(part_acc + part[:, None] * DIM_PAD + dim[None, :], acc, mask[:, None])
+    tl.store(part_top + part, top, mask)
+    tl.store(part_total + part, total, mask)
+
+
+@triton.jit
+def merge_parts(
+    part_acc, part_top, part_total, part, row_mask, dim, prefix, own, PREFIX: tl.constexpr,
+    SLOTS_PAD: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, DIM_PAD: tl.constexpr,
+):
+    """Add up the parts of ROWS heads: the first `prefix` slots and `own` slots from PREFIX on → accumulator, sum."""
+    slot = tl.arange(0, SLOTS_PAD)
+    used = (slot < prefix) | ((slot >= PREFIX) & (slot < PREFIX + own))
+    mask = used[:, None] & row_mask[None, :]
+    tops = tl.load(part_top + slot[:, None] + part[None, :], mask, other=float('-inf'), cache_modifier='.cg')
+    top = tl.max(tops, 0)
+    top = tl.where(top == float('-inf'), 0.0, top)
+    sums = tl.load(part_total + slot[:, None] + part[None, :], mask, other=0.0, cache_modifier='.cg')
+    total = tl.sum(sums * tl.exp2(tops - top[None, :]), 0)
+    acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
+    for first in range(0, PREFIX + own, CHUNK):
+        slot = first + tl.arange(0, CHUNK)
+        used = (slot < prefix) | ((slot >= PREFIX) & (slot < PREFIX + own))
+        mask = used[:, None] & row_mask[None, :]
+        tops = tl.load(part_top + slot[:, None] + part[None, :], mask, other=float('-inf'), cache_modifier='.cg')
+        at = (slot[:, None] + part[None, :])[:, :, None] * DIM_PAD + dim[None, None, :]
+        some = tl.load(part_acc + at, mask[:, :, None], other=0.0, cache_modifier='.cg')
+        acc += tl.sum(some * tl.exp2(tops - top[None, :])[:, :, None], 0)
+    return acc, total
+
+
+@triton.jit
 def split_kernel(
-    q, k, v, out, part_acc, part_top, part_total, starts, lengths, table, slopes, sinks, k_descale, v_descale,
-    output_scale, scale, softcap, split_share,
+    q, k, v, out, part_acc, part_top, part_total, arrivals, starts, lengths, table, shared, slopes, sinks, k_descale,
+    v_descale, output_scale, scale, softcap,
     q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
     table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
     ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
     V_DESCALE: tl.constexpr,
-    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, PREFIX: tl.constexpr,
+    SPLITS: tl.constexpr, SLOTS_PAD: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
-    """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel."""
-    begin(EARLY)
+    """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel.
+
+    The last program of a (sequence, key head) to arrive adds up all parts, those of prefix_kernel included.
+    """
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    # written long before the previous kernel
     token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
+    oldest, prefix = 0, 0
+    if LEFT >= 0:
+        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
+    if PREFIX > 0:
+        common = tl.load(shared + 2)
+        if (sequence >= tl.load(shared)) & (sequence < tl.load(shared + 1)) & (common > 0):
+            oldest = common
+            prefix = tl.cdiv(common, own_share(common, 0, PREFIX, PREFIX_KEYS))
+    begin(EARLY)
     if after - token != 1:
         return
     token = token.to(tl.int64)
-    oldest = 0
-    if LEFT >= 0:
-        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
-    share = tl.maximum(tl.cdiv(tl.cdiv(length - oldest, SPLITS), KEYS) * KEYS, split_share)
-    low = oldest + split * share
-    if (low >= length) & (split > 0):
+    share = own_share(length, oldest, SPLITS, KEYS)
+    own = tl.maximum(tl.cdiv(length - oldest, share), 1)
+    if split >= own:
         return
+    low = oldest + split * share
     high = tl.minimum(low + share, length)
 
     row, dim = tl.arange(0, ROWS), tl.arange(0, DIM_PAD)
@@ -166,52 +219,76 @@ def split_kernel(
         if split == 0:
             acc, top, total = add_sink(acc, top, total, sinks, head, in_group)
     at = token * out_token + head[:, None] * out_head + dim[None, :]
-    if SPLITS == 1:
+    if PREFIX + SPLITS == 1:
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
-    elif oldest + share >= length:  # one share holds all keys
+    elif own + prefix == 1:
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
     else:
         heads = tl.num_programs(1) * GROUP
-        part = ((sequence * heads + head) * SPLITS + split).to(tl.int64)
-        tl.store(part_acc + part[:, None] * DIM_PAD + dim[None, :], acc, in_group[:, None])
-        tl.store(part_top + part, top, in_group)
-        tl.store(part_total + part, total, in_group)
+        part = (sequence * heads + head).to(tl.int64) * (PREFIX + SPLITS)
+        keep_part(acc, top, total, part_acc, part_top, part_total, part + PREFIX + split, in_group, dim, DIM_PAD)
+        tl.debug_barrier()
+        place = arrivals + sequence * tl.num_programs(1) + kv_head
+        if tl.atomic_add(place, 1, sem='acq_rel') == own - 1:
+            tl.debug_barrier()
+            acc, total = merge_parts(
+                part_acc, part_top, part_total, part, in_group, dim, prefix, own, PREFIX, SLOTS_PAD, CHUNK, ROWS,
+                DIM_PAD,
+            )
+            finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
+            tl.atomic_xchg(place, 0)
 
 
-@triton.jit(do_not_specialize=['split_share'])
-def merge_splits_kernel(
-    out, part_acc, part_top, part_total, starts, lengths, v_descale, output_scale, split_share,
-    out_token, out_head, v_descale_row, v_descale_head,
-    GROUP: tl.constexpr, LEFT: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr,
-    SPLITS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, EARLY: tl.constexpr,
+@triton.jit
+def prefix_kernel(
+    q, k, v, part_acc, part_top, part_total, starts, lengths, table, shared, slopes, scale, softcap,
+    q_token, q_head, k_block, k_place, k_head, v_block, v_place, v_head, table_row,
+    GROUP: tl.constexpr, SOFTCAP: tl.constexpr, ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr, PREFIX: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
-    """Program (sequence, query head): add up the shares of split_kernel."""
+    """Program (run of sequences that share their first keys, key head, split): the keys are read once for the run."""
+    TOKENS: tl.constexpr = ROWS // GROUP
+    split, kv_head = tl.program_id(2), tl.program_id(1)
+    first_sequence = tl.load(shared) + tl.program_id(0) * TOKENS
+    last_sequence, common = tl.load(shared + 1), tl.load(shared + 2)
     begin(EARLY)
-    sequence, head = tl.program_id(0), tl.program_id(1)
-    token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
-    if after - token != 1:
+    share = own_share(common, 0, PREFIX, KEYS)
+    low = split * share
+    if (first_sequence >= last_sequence) | (low >= common):
         return
-    token = token.to(tl.int64)
-    oldest = 0
-    if LEFT >= 0:
-        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
-    share = tl.maximum(tl.cdiv(tl.cdiv(length - oldest, SPLITS), KEYS) * KEYS, split_share)
-    if oldest + share >= length:  # written by split_kernel
-        return
-    split, dim = tl.arange(0, SPLITS), tl.arange(0, DIM_PAD)
-    used = oldest + split * share < length
-    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * SPLITS + split
-    top = tl.load(part_top + part, used, other=float('-inf'))
-    weight = tl.exp2(top - tl.max(top, 0))
-    total = tl.sum(tl.load(part_total + part, used, other=0.0) * weight, 0)
-    acc = tl.load(part_acc + part[:, None] * DIM_PAD + dim[None, :], used[:, None], other=0.0)
-    result = tl.sum(acc * weight[:, None], 0)
-    if V_DESCALE:
-        result *= tl.load(v_descale + sequence * v_descale_row + (head // GROUP) * v_descale_head)
-    result = result / total
-    if OUTPUT_SCALE:
-        result = tl.clamp(result / tl.load(output_scale), -LIMIT, LIMIT)
-    tl.store(out + token * out_token + head * out_head + dim, result.to(out.dtype.element_ty), dim < DIM)
+    high = tl.minimum(low + share, common)
+    row, dim = tl.arange(0, ROWS), tl.arange(0, DIM_PAD)
+    sequence = first_sequence + row // GROUP
+    head = kv_head * GROUP + row % GROUP
+    valid = (row < TOKENS * GROUP) & (sequence < last_sequence)
+    token = tl.load(starts + sequence, valid, other=0).to(tl.int64)
+    query_pos = tl.load(lengths + sequence, valid, other=0) - 1
+    mask = valid[:, None] & (dim < DIM)[None, :]
+    query = tl.load(q + (token * q_token + head * q_head)[:, None] + dim[None, :], mask, other=0.0)
+    alibi = tl.zeros([ROWS], tl.float32)
+    if ALIBI:
+        alibi = tl.load(slopes + head, valid, other=0.0).to(tl.float32)
+    acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
+    top = tl.full([ROWS], float('-inf'), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    row_table = table + first_sequence.to(tl.int64) * table_row
+    whole = low + (high - low) // KEYS * KEYS
+    for first in range(low, whole, KEYS):
+        acc, top, total = attend_tile(
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
+            query_pos, scale, softcap, k_block, k_place, v_block, v_place,
+            False, False, -1, -1, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
+        )
+    if whole < high:
+        acc, top, total = attend_tile(
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, whole, high,
+            query_pos, scale, softcap, k_block, k_place, v_block, v_place,
+            True, False, -1, -1, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
+        )
+    heads = tl.num_programs(1) * GROUP
+    part = (sequence * heads + head).to(tl.int64) * (PREFIX + SPLITS) + split
+    keep_part(acc, top, total, part_acc, part_top, part_total, part, valid, dim, DIM_PAD)
 
 
 @triton.jit
@@ -332,6 +409,17 @@ def prompt_tiles(group: int, dim: int, itemsize: int, longest: int, room: int) -
     return Tiles(max(64, least), 32, 8, 2)
 
 
+def prefix_tiles(group: int, dim: int, itemsize: int) -> Tiles:
+    """Launch sizes of prefix_kernel."""
+    rows = max(32 if itemsize == 4 else 64, next_power_of_2(group))
+    return Tiles(rows, 32, 4, 1) if itemsize == 4 or dim > 128 else Tiles(rows, 64, 4, 3)
+
+
+def prefix_splits(programs: int, device: torch.device) -> int:
+    """Splits of a shared prefix that fill the device about three times, the nearest power of two."""
+    return min(1 << max(0, round(log2(3 * multiprocessors(device) / programs))), 8)
+
+
 def split_count(sequences: int, kv_heads: int, longest: int, device: torch.device) -> int:
     """Key splits that fill the device about eight times over, the nearest power of two.
 
@@ -339,7 +427,7 @@ def split_count(sequences: int, kv_heads: int, longest: int, device: torch.devic
     MIN_SHARE keys.
     """
     wanted = 8 * multiprocessors(device) / (sequences * kv_heads)
-    return min(1 << max(0, round(log2(wanted))), next_power_of_2(-(-longest // MIN_SHARE)), MAX_SPLITS)
+    return min(1 << max(0, round(log2(wanted))), next_power_of_2(-(-longest // MIN_SHARE.value)), MAX_SPLITS)
 
 
 def unified_attention(
@@ -349,7 +437,7 @@ def unified_attention(
     num_par_softmax_segments: int | None, softmax_segm_output: torch.Tensor | None,
     softmax_segm_max: torch.Tensor | None, softmax_segm_expsum: torch.Tensor | None,
     alibi_slopes: torch.Tensor | None, output_scale: torch.Tensor | None, sinks: torch.Tensor | None,
-    use_alibi_sqrt: bool, tiles: tuple[Tiles, Tiles] | None = None,
+    use_alibi_sqrt: bool, shared_prefix: torch.Tensor | None = None, tiles: tuple[Tiles, Tiles] | None = None,
 ) -> None:
     sequences, heads, dim = seqused_k.shape[0], q.shape[1], q.shape[2]
     block_size, kv_heads = k.shape[1], k.shape[2]
@@ -388,28 +476,48 @@ def unified_attention(
         if not skip_single:
             return
     splits = num_par_softmax_segments or split_count(sequences, kv_heads, max_seqlen_k, q.device)
+    prefix = 0
+    shares = shared_prefix is not None and window_size == (-1, -1) and k_scales is None and v_scales is None
+    if shares:
+        runs = triton.cdiv(sequences, prefix_tiles(group, dim, q.element_size()).rows // group)
+        prefix = prefix_splits(runs * kv_heads, q.device)
+    slots = prefix + splits
     parts = softmax_segm_output, softmax_segm_max, softmax_segm_expsum
-    if splits > 1 and any(x is None for x in parts):
-        parts = scratch(sequences * heads * splits, options['DIM_PAD'], q.device)
-    split_kernel[(sequences, kv_heads, splits)](
-        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, alibi_slopes, sinks, k_scales, v_scales,
-        output_scale,
-        softmax_scale, softcap, MIN_SHARE, *shared, **options, SPLITS=splits, ROWS=single.rows, KEYS=single.keys,
-        **early_launch(q), num_warps=single.warps, num_stages=single.stages,
-    )
-    if splits > 1:
-        kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')
-        merge_splits_kernel[(sequences, heads)](
-            out, *parts, cu_seqlens_q, seqused_k, v_scales, output_scale, MIN_SHARE, out.stride(0), out.stride(1),
-            *strides(v_scales), **{name: options[name] for name in kept}, SPLITS=splits, KEYS=single.keys,
-            **early_launch(q), num_warps=4 if splits > 8 else 2,
+    if slots > 1 and (shares or any(x is None for x in parts)):
+        parts = scratch(sequences * heads * slots, options['DIM_PAD'], q.device)
+    if shares:
+        wide = prefix_tiles(group, dim, q.element_size())
+        kept = ('GROUP', 'SOFTCAP', 'ALIBI', 'ALIBI_SQRT', 'BLOCK_SIZE', 'DIM', 'DIM_PAD', 'PRECISION')
+        prefix_kernel[(runs, kv_heads, prefix)](
+            q, k, v, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix, alibi_slopes, softmax_scale, softcap,
+            q.stride(0), q.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
+            **{name: options[name] for name in kept}, PREFIX=prefix, SPLITS=splits, ROWS=wide.rows, KEYS=wide.keys,
+            **early_launch(q), num_warps=wide.warps, num_stages=wide.stages,
         )
+    split_kernel[(sequences, kv_heads, splits)](
+        q, k, v, out, *parts, arrivals(q, sequences * kv_heads) if slots > 1 else None, cu_seqlens_q, seqused_k,
+        block_table, shared_prefix, alibi_slopes, sinks, k_scales, v_scales, output_scale, softmax_scale, softcap,
+        *shared, **options, PREFIX=prefix, SPLITS=splits, SLOTS_PAD=next_power_of_2(slots), CHUNK=min(4, splits),
+        ROWS=single.rows, KEYS=single.keys, PREFIX_KEYS=wide.keys if shares else 1, **early_launch(q),
+        num_warps=single.warps, num_stages=single.stages,
+    )
 
 
 def scratch(parts: int, dim: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Buffers for partial results: accumulators, maxima, sums."""
     buffer = torch.empty(parts * (dim + 2), dtype=torch.float32, device=device)
     return buffer[: parts * dim], buffer[parts * dim : parts * (dim + 1)], buffer[parts * (dim + 1) :]
+
+
+def arrivals(q: torch.Tensor, places: int) -> torch.Tensor:
+    """Counters that are zero between launches; launches of one stream follow one another and share them."""
+    stream = torch.cuda.current_stream(q.device).cuda_stream if q.is_cuda else 0
+    return zeros(next_power_of_2(max(places, 4096)), q.device, stream)
+
+
+@cache
+def zeros(places: int, device: torch.device, stream: int) -> torch.Tensor:
+    return torch.zeros(places, dtype=torch.int32, device=device)
 
 
 def per_head(scale: torch.Tensor | None, sequences: int, kv_heads: int) -> torch.Tensor | None:

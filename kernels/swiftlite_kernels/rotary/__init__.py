@@ -51,9 +51,8 @@ def rotary_and_cache(
 
     qkv [T, (heads + 2 * kv_heads) * head_size]: query, key, value. In this order: add bias [width] or None (rounded
     to the dtype); rms_norm each query and key head with query_weight, key_weight [head_size] or None;
-    rotary_embedding of query and key at positions int64 [T]; reshape_and_cache_flash of key and value. The query is
-    left in its place in qkv; the key and value part of qkv is scratch afterwards. Rounding is that of the separate
-    ops.
+    rotary_embedding of query and key at positions int64 [T]; reshape_and_cache_flash of key and value. The
+    results are left in their places in qkv too. Rounding is that of the separate ops.
     """
     backend('rotary', qkv).rotary_and_cache(
         qkv, bias, query_weight, key_weight, epsilon, positions, head_size, cos_sin_cache, is_neox, key_cache,

@@ -140,8 +140,8 @@ def fused_kernel(
     sin = tl.load(angles + HALF + pair, pair < HALF, other=0.0).to(tl.float32)[None, :]
     turned_a = tl.where(is_value[:, None], a, a * cos - b * sin).to(dtype)
     turned_b = tl.where(is_value[:, None], b, b * cos + a * sin).to(dtype)
-    tl.store(at, turned_a, mask & is_query[:, None])
-    tl.store(at + HALF, turned_b, mask & is_query[:, None])
+    tl.store(at, turned_a, mask)
+    tl.store(at + HALF, turned_b, mask)
     slot = tl.load(slots + token, token < tokens, other=-1)
     if slot >= 0:
         block, place = slot // BLOCK_SIZE, slot % BLOCK_SIZE
