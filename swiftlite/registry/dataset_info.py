@@ -41,12 +41,12 @@ def register_datasets(content: Any, where: str, folder: Path) -> None:
     else:
         raise UsageError(f'{where} must hold an object of data sets by name, or a list of them')
     for name, entry in entries:
-        place = f"{where}, '{name}'"
+        place = f'{where}, {name!r}'
         if not isinstance(entry, Mapping):
             raise UsageError(f'{place} is no object')
         for key in entry:
             if key not in KEYS:
-                raise UsageError(f"{place} has no field '{key}'{nearest(key, KEYS) or ': it is not known'}")
+                raise UsageError(f'{place} has no field {key!r}{nearest(key, KEYS) or ": it is not known"}')
             if key in CODE and entry[key]:
                 raise UsageError(f"{place} has '{key}', but no code is loaded from outside: name its columns instead")
         if entry.get('ranking'):
@@ -110,21 +110,21 @@ def _llama_factory(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     kind = entry.get('formatting', 'alpaca')
     if kind not in FORMATS:
-        raise UsageError(f"{place}: valid for 'formatting' are {', '.join(FORMATS)}, not '{kind}'")
+        raise UsageError(f"{place}: valid for 'formatting' are {', '.join(FORMATS)}, not {kind!r}")
     table = ALPACA | {'tools': 'tools'} if kind == 'alpaca' else SHAREGPT
     media = [use for use in ('images', 'videos', 'audios') if use in given]
     if media:
         raise UsageError(f"{place} has '{media[0]}', but models read text")
     for use in given:
         if use not in table:
-            raise UsageError(f"{place}: 'columns' has no '{use}'; valid are {', '.join(table)}{nearest(use, table)}")
+            raise UsageError(f"{place}: 'columns' has no {use!r}; valid are {', '.join(table)}{nearest(use, table)}")
     columns = {column: table[use] for use, column in given.items() if column != table[use]}
     if kind == 'alpaca' and given.get('prompt') == 'text' and 'response' not in given:
         columns = {}  # text to learn from, not to answer
     tags = _texts(entry.get('tags'), place, 'tags')
     for tag in tags:
         if tag not in (*TAGS, 'role_tag', 'content_tag'):
-            raise UsageError(f"{place}: 'tags' has no '{tag}'{nearest(tag, (*TAGS, 'role_tag', 'content_tag'))}")
+            raise UsageError(f"{place}: 'tags' has no {tag!r}{nearest(tag, (*TAGS, 'role_tag', 'content_tag'))}")
     roles = {tags[tag]: role for tag, role in TAGS.items() if tag in tags}
     keys = {'role_key': tags.get('role_tag'), 'content_key': tags.get('content_tag')}
     return columns, {'roles': roles, **keys} if kind != 'alpaca' else {}

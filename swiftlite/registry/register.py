@@ -40,7 +40,7 @@ def register(content: Any, where: str, folder: Path) -> None:
     for section in content:
         if section not in SECTIONS:
             raise UsageError(
-                f"{where} has a section '{section}'; valid are {', '.join(SECTIONS)}{nearest(str(section), SECTIONS)}"
+                f'{where} has a section {section!r}; valid are {", ".join(SECTIONS)}{nearest(str(section), SECTIONS)}'
             )
     makers: dict[str, tuple[Callable[[dict[str, Any], str, Path], Any], dict[str, Any]]] = {
         'templates': (_template, TEMPLATES),
@@ -62,7 +62,7 @@ def register(content: Any, where: str, folder: Path) -> None:
 def add(rows: dict[str, Any], name: str, made: Any, place: str) -> None:
     """Put a row into a table. UsageError where another one has its name."""
     if rows.get(name, made) != made:
-        raise UsageError(f"{place}: '{name}' is taken: give it another name")
+        raise UsageError(f'{place}: {name!r} is taken: give it another name')
     rows[name] = made
 
 
@@ -70,12 +70,12 @@ def _model(row: dict[str, Any], place: str, folder: Path) -> ModelInfo:
     values = _checked(ModelInfo, row, place, {'template': None})
     if values['architecture'] not in FAMILIES:
         raise UsageError(
-            f"{place}: the architecture '{values['architecture']}' is not supported: valid are {', '.join(FAMILIES)}"
+            f"{place}: the architecture {values['architecture']!r} is not supported: valid are {', '.join(FAMILIES)}"
             f'{nearest(values["architecture"], FAMILIES)}'
         )
     template = values.get('template')
     if template is not None and template not in TEMPLATES:
-        raise UsageError(f"{place}: there is no template '{template}'{nearest(template, TEMPLATES)}")
+        raise UsageError(f'{place}: there is no template {template!r}{nearest(template, TEMPLATES)}')
     if not any(values.get(name) for name in ('path', 'ms_id', 'hf_id')):
         raise UsageError(f'{place} says not where the weights are: give a path, ms_id or hf_id')
     values['path'] = _path(values.get('path'), folder)
@@ -85,12 +85,12 @@ def _model(row: dict[str, Any], place: str, folder: Path) -> ModelInfo:
 def _template(row: dict[str, Any], place: str, folder: Path) -> TemplateSpec:
     name = row.pop('extends', None)
     if name is not None and name not in TEMPLATES:
-        raise UsageError(f"{place} extends '{name}', which is no template{nearest(str(name), TEMPLATES)}")
+        raise UsageError(f'{place} extends {name!r}, which is no template{nearest(str(name), TEMPLATES)}')
     start = TEMPLATES.get(name) if name else None
     values = _checked(TemplateSpec, row, place, {f.name: None for f in fields(TemplateSpec)} if start else {})
     tools = values.get('tools')
     if tools is not None and tools not in TOOL_FORMATS:
-        raise UsageError(f"{place}: valid for 'tools' are {', '.join(TOOL_FORMATS)}, not '{tools}'")
+        raise UsageError(f"{place}: valid for 'tools' are {', '.join(TOOL_FORMATS)}, not {tools!r}")
     if 'name' not in values:
         raise UsageError(f"{place} has no 'name'")
     return replace(start, **values) if start else TemplateSpec(**values)
@@ -104,7 +104,7 @@ def _dataset(row: dict[str, Any], place: str, folder: Path) -> DatasetInfo:
         for new in values.get(name, {}).values():
             if new not in valid:
                 raise UsageError(
-                    f"{place}: '{name}' maps to '{new}'; valid are {', '.join(valid)}{nearest(str(new), valid)}"
+                    f"{place}: '{name}' maps to {new!r}; valid are {', '.join(valid)}{nearest(str(new), valid)}"
                 )
     values['path'] = _path(values.get('path'), folder)
     return DatasetInfo(**values)
@@ -121,7 +121,7 @@ def _checked(cls: Any, row: dict[str, Any], place: str, optional: Mapping[str, A
     for key, value in row.items():
         if key not in hints:
             raise UsageError(
-                f"{place} has no field '{key}'{nearest(str(key), hints) or ': valid are ' + ', '.join(hints)}"
+                f'{place} has no field {key!r}{nearest(str(key), hints) or ": valid are " + ", ".join(hints)}'
             )
         values[key] = _value(value, hints[key], f"{place}: '{key}'")
     for f in fields(cls):
