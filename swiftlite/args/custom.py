@@ -1,6 +1,7 @@
 """``--custom_register_path`` and ``--custom_dataset_info``: rows of one's own, read before names are looked up."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def register_file(file: str) -> str:
     Raises:
         UsageError: one sentence for a file that cannot be read or a row that is wrong. Python files are not run.
     """
-    path = Path(file).expanduser().resolve()
+    path = Path(os.path.expanduser(file)).resolve()
     if path.suffix == '.py':
         shown = '; '.join(EXAMPLE.replace('\n  - ', ' [').replace('}\n', '}]\n').splitlines())
         raise UsageError(
@@ -38,7 +39,7 @@ def register_dataset_info(file: str) -> str:
         except json.JSONDecodeError as error:
             raise UsageError(f'--custom_dataset_info is no JSON: {error}') from None
         return file
-    path = Path(file).expanduser().resolve()
+    path = Path(os.path.expanduser(file)).resolve()
     path = path / 'dataset_info.json' if path.is_dir() else path
     register_datasets(_content(path, f"--custom_dataset_info '{file}'"), f"--custom_dataset_info '{file}'", path.parent)
     return str(path)

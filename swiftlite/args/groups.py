@@ -1,6 +1,7 @@
 """Fields that several commands share: which model, which data, how the engine runs, how replies are drawn."""
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -343,7 +344,7 @@ def jinja_text(given: str) -> str:
     if '{' in given or '\n' in given:
         return given
     try:
-        return Path(given).expanduser().read_text(encoding='utf-8')
+        return Path(os.path.expanduser(given)).read_text(encoding='utf-8')
     except UnicodeDecodeError:
         raise UsageError(f"--chat_template '{given}' is not UTF-8 text") from None
     except OSError as error:

@@ -1,5 +1,6 @@
 """What ``--dataset`` names: files, named data sets and repositories on the hubs."""
 
+import os
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -52,8 +53,8 @@ def parse(spec: str) -> Source:
     if mark and prefix.upper() not in HUBS:
         raise UsageError(f"the data set '{spec}': valid before :: are HF (Hugging Face) and MS (ModelScope)")
     hub, text = (HUBS[prefix.upper()], rest) if mark else (None, text)
-    path = Path(text).expanduser()
-    if hub is None and path.is_file():
+    path = Path(os.path.expanduser(text))
+    if hub is None and os.path.isfile(path):
         return Source(text, DatasetInfo(text, path=str(_readable(path, text))), count)
     name, mark, subsets = text.partition(':')
     parts = tuple(part for part in subsets.split('/') if part)
@@ -70,7 +71,7 @@ def parse(spec: str) -> Source:
 
 def _count(spec: str) -> tuple[str, int | None]:
     source, mark, number = spec.rpartition('#')
-    if not mark or Path(spec).expanduser().is_file():
+    if not mark or os.path.isfile(os.path.expanduser(spec)):
         return spec, None
     if not re.fullmatch(r'[0-9]+', number) or int(number) == 0:
         raise UsageError(f"the data set '{spec}': a positive number of rows is expected after #, not '{number}'")
@@ -98,14 +99,14 @@ def _readable(path: Path, given: str) -> Path:
 
 def _looks_like_file(name: str) -> bool:
     path = Path(name)
-    return path.suffix.lower() in (*SUFFIXES, PARQUET) or path.parent.is_dir()
+    return path.suffix.lower() in (*SUFFIXES, PARQUET) or os.path.isdir(path.parent)
 
 
 def _unknown(source: str) -> str:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
         return f"the data set '{source}' is a folder: name the files in it"
-    folder = path.parent if path.parent.is_dir() else Path()
+    folder = path.parent if os.path.isdir(path.parent) else Path()
     options = [*DATASETS, *(str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)]
     return f"the data set '{source}' is neither a file nor one of {', '.join(DATASETS)}{nearest(source, options)}"
 

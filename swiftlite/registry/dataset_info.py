@@ -1,5 +1,6 @@
 """``dataset_info.json`` as LLaMA-Factory and as ms-swift write it → rows of the table of data sets."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def _row(name: str, entry: Mapping[str, Any], place: str, folder: Path) -> Datas
     split = entry.get('split') or 'train'
     return DatasetInfo(
         name,
-        path=str(folder / Path(path).expanduser()) if path else None,
+        path=os.path.join(folder, os.path.expanduser(str(path))) if path else None,
         ms_id=ms_id,
         hf_id=hf_id,
         revision=entry.get('ms_revision') or entry.get('hf_revision'),

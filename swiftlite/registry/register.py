@@ -1,5 +1,6 @@
 """Rows of one's own beside those of the tables: models, templates and data sets, as data, checked field by field."""
 
+import os
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, replace
@@ -70,7 +71,7 @@ def _model(row: dict[str, Any], place: str, folder: Path) -> ModelInfo:
     values = _checked(ModelInfo, row, place, {'template': None})
     if values['architecture'] not in FAMILIES:
         raise UsageError(
-            f"{place}: the architecture {values['architecture']!r} is not supported: valid are {', '.join(FAMILIES)}"
+            f'{place}: the architecture {values["architecture"]!r} is not supported: valid are {", ".join(FAMILIES)}'
             f'{nearest(values["architecture"], FAMILIES)}'
         )
     template = values.get('template')
@@ -111,7 +112,7 @@ def _dataset(row: dict[str, Any], place: str, folder: Path) -> DatasetInfo:
 
 
 def _path(given: str | None, folder: Path) -> str | None:
-    return None if given is None else str(folder / Path(given).expanduser())
+    return None if given is None else os.path.join(folder, os.path.expanduser(given))
 
 
 def _checked(cls: Any, row: dict[str, Any], place: str, optional: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swiftlite.args.infer import InferArgs
-from swiftlite.data.split import held_out, read_split
+from swiftlite.data.rows import Part, Row
+from swiftlite.data.split import held_out, read_split, split_parts
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,37 @@ def test_rows_to_answer_need_no_answer(tmp_path):
     assert [len(row.messages) for row in held] == [1, 1, 1, 2, 1] and drops.total == 1
     _, held, (_, drops) = read_split(args)
     assert (len(held), drops.total) == (2, 4), 'training needs the answers'
+
+
+def row(text):
+    return Row([{'role': 'user', 'content': text}, {'role': 'assistant', 'content': 'r'}], None, 'f')
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.integers(1, 60)), min_size=1, max_size=3
+    ),
+    ratio=st.sampled_from([0, 0.01, 0.2, 0.9]),
+    seed=st.integers(0, 5),
+)
+def test_no_held_out_row_is_trained_on(parts, ratio, seed):
+    """Rows that come several times, in a file, by #N or in two data sets, are all on one side."""
+    made = [Part([row(str(n)) for n in numbers], max(count, len(numbers))) for numbers, count in parts]
+    training, held = split_parts(made, ratio, seed)
+    keys = [one.key for one in held]
+    assert not set(keys) & {one.key for one in training}
+    assert len(set(keys)) == len(keys)
+    distinct = {one.key for part in made for one in part.rows}
+    assert {one.key for one in training} | set(keys) == distinct
+    assert len(held) == (min(max(1, round(len(distinct) * ratio)), len(distinct) - 1) if ratio else 0)
+    if not held:
+        assert len(training) == sum(part.count for part in made)
+    assert (training, held) == split_parts(made, ratio, seed)
+
+
+def test_rows_above_the_size_of_a_file(tmp_path):
+    data = write(tmp_path / 'a.jsonl', [{'query': f'q{i}', 'response': f'r{i}'} for i in range(10)])
+    args = InferArgs(model_type='tiny-chat', dataset=[f'{data}#100'], dataset_test_ratio=0.2, dataset_seed=3)
+    training, held, _ = read_split(args)
+    assert (len(training), len(held)) == (98, 2)
+    assert not {one.key for one in training} & {one.key for one in held}
