@@ -1,10 +1,12 @@
 """``swiftlite bench``."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
 from swiftlite.args.groups import EngineArgs, NumberArgs, WeightsArgs
+from swiftlite.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +32,12 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
     )
     output: str | None = arg(None, 'json file for the numbers', group='benchmark')
     seed: int = arg(0, 'of prompts and lengths', group='benchmark')
+
+    def check(self) -> None:
+        super().check()
+        if self.output is None:
+            return
+        path = Path(self.output).expanduser()
+        if path.is_dir() or not path.parent.is_dir():
+            why = 'is a folder' if path.is_dir() else f"cannot be written: '{path.parent}' is no folder"
+            raise UsageError(f"--output '{self.output}' {why}: give the name of a json file")
