@@ -33,7 +33,7 @@ class ServedModels:
         names: list[str],
         root: str,
         *,
-        max_model_len: int,
+        max_model_len: int = 0,
         owned_by: str = 'swiftlite',
         aliases: tuple[str, ...] = (),
     ) -> None:

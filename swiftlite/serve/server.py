@@ -37,10 +37,11 @@ def run(args: DeployArgs) -> int:
     listen(args.host, args.port).close()  # a busy port is known before a model is loaded
     _check_certificate(args)
     setup = prepare(args)
+    models = served_models(args, setup)
     logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
     logging.getLogger('uvicorn.access').setLevel(logging.INFO)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(args, setup))
+        return runner.run(_serve(args, setup, models))
 
 
 class _Server(uvicorn.Server):
@@ -51,10 +52,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(args: DeployArgs, setup: Setup) -> int:
+async def _serve(args: DeployArgs, setup: Setup, models: ServedModels) -> int:
     stop = _stop_event()
     print(f'Loading {setup.source.name} from {setup.config.model}', file=sys.stderr, flush=True)
-    service = await _unless(stop, _start(args, setup))
+    service = await _unless(stop, _start(args, setup, models))
     if service is None:
         return 130
     try:
@@ -85,26 +86,30 @@ async def _answer(args: DeployArgs, service: Service, stop: asyncio.Event) -> No
     stats.cancel()
 
 
-async def _start(args: DeployArgs, setup: Setup) -> Service:
+def served_models(args: DeployArgs, setup: Setup) -> ServedModels:
+    """The names of the base model and its adapters. UsageError where an adapter's fits neither them nor the model."""
+    source = setup.source
+    given = tuple(path for path in (source.model_id_or_path, source.ckpt_dir) if path and path != source.adapter)
+    models = ServedModels(
+        args.served_model_name or [source.model_type or source.model_id_or_path],
+        source.model_id_or_path,
+        owned_by=args.owned_by,
+        aliases=given,
+    )
+    bases = args.adapter_bases()
+    for name in setup.adapters:
+        if name in models.names:
+            raise UsageError(f"--lora_modules names '{name}', which is the base model: give the adapter another name")
+        if name in bases and not models.is_base(bases[name]):
+            raise UsageError(f"--lora_modules puts '{name}' on '{bases[name]}', which is no name of the base model")
+    return models
+
+
+async def _start(args: DeployArgs, setup: Setup, models: ServedModels) -> Service:
     engine = await AsyncEngine.start(setup.config)
     try:
-        source = setup.source
-        given = tuple(path for path in (source.model_id_or_path, source.ckpt_dir) if path and path != source.adapter)
-        models = ServedModels(
-            args.served_model_name or [source.model_type or source.model_id_or_path],
-            source.model_id_or_path,
-            max_model_len=engine.model_config.max_model_len,
-            owned_by=args.owned_by,
-            aliases=given,
-        )
+        models.max_model_len = engine.model_config.max_model_len
         for name, path in setup.adapters.items():
-            if name in models.names:
-                raise UsageError(
-                    f"--lora_modules names '{name}', which is the base model: give the adapter another name"
-                )
-            base = args.adapter_bases().get(name)
-            if base is not None and not models.is_base(base):
-                raise UsageError(f"--lora_modules puts '{name}' on '{base}', which is no name of the base model")
             request = models.request_for(name, path)
             await engine.add_lora(request)
             models.add(request)

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 from swiftlite.args.deploy import DeployArgs
-from swiftlite.errors import SwiftliteError
+from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.serve.server import run
 from tests.served import ServerProcess, sse, tiny_chat_checkpoint
 
@@ -181,3 +182,64 @@ def test_engine_that_dies_while_loading_is_one_sentence(model: Path) -> None:
         rest, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert rest == 'swiftlite: The engine process ended unexpectedly (exit status -9).\n'
+
+
+def test_behind_https_with_keys_names_and_a_template(tmp_path: Path) -> None:
+    """vLLM's spellings of the flags of a server that is open to others."""
+    key, certificate = tmp_path / 'key.pem', tmp_path / 'certificate.pem'
+    command = ['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+    command += ['-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1']
+    try:
+        subprocess.run([*command, '-keyout', key, '-out', certificate], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip('there is no openssl to make a certificate with')
+    template = tmp_path / 'shout.jinja'
+    template.write_text(
+        '{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | upper }}<|im_end|>\n{% endfor %}'
+        '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
+    )
+    flags = ['--model', 'tiny-chat', '--served-model-name', 'one', 'two', '--api-key', 'first', 'second']
+    flags += ['--ssl-keyfile', str(key), '--ssl-certfile', str(certificate), '--chat-template', str(template)]
+    flags += ['--max-model-len', '1024', '--allowed-origins', '["*"]', '--log-interval', '0.2', '--verbose', 'false']
+    with ServerProcess(*flags) as deployed:
+        assert deployed.url.startswith('https://')
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        with httpx.Client(base_url=deployed.url, verify=trusted, timeout=60) as client:
+            assert client.get('/v1/models').status_code == 401
+            assert client.get('/v1/models', headers={'Authorization': 'Bearer third'}).status_code == 401
+            client.headers['Authorization'] = 'Bearer second'
+            cards = client.get('/v1/models', headers={'Origin': 'https://any.example'})
+            assert [card['id'] for card in cards.json()['data']] == ['one', 'two']
+            assert cards.json()['data'][0]['max_model_len'] == 1024
+            assert cards.headers['access-control-allow-origin'] == '*'
+            messages = [{'role': 'user', 'content': 'hi'}]
+            ids = client.post('/tokenize', json={'messages': messages}).json()['tokens']
+            text = client.post('/detokenize', json={'tokens': ids}).json()['prompt']
+            assert text == '<|im_start|>user\nHI<|im_end|>\n<|im_start|>assistant\n'
+            for name in ('one', 'two', 'tiny-chat'):
+                body = {'model': name, 'messages': messages, 'max_tokens': 60, 'ignore_eos': True}
+                answer = client.post('/v1/chat/completions', json=body)
+                assert answer.status_code == 200 and answer.json()['usage']['completion_tokens'] == 60
+        deployed.wait_for(r'tokens/s, KV cache \d+ % used', timeout=20)
+        with pytest.raises(httpx.ConnectError, match='certificate'):
+            httpx.get(deployed.url)
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(deployed.url.replace('https', 'http'))
+    printed = ''.join(deployed.lines)
+    assert '/v1/chat/completions' not in printed and 'Traceback' not in printed
+
+
+@pytest.mark.parametrize(
+    ('modules', 'words'),
+    [
+        (['tiny-chat={adapter}'], "names 'tiny-chat', which is the base model"),
+        (
+            ['{"name": "a", "path": "{adapter}", "base_model_name": "other"}'],
+            "puts 'a' on 'other', which is no name of the base model",
+        ),
+    ],
+)
+def test_adapters_that_do_not_fit_the_names(adapter: Path, model: Path, modules: list[str], words: str) -> None:
+    modules = [flag.replace('{adapter}', str(adapter)) for flag in modules]
+    with pytest.raises(UsageError, match=words):
+        run(DeployArgs(model_id_or_path=str(model), served_model_name=['tiny-chat'], port=0, lora_modules=modules))
