@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
 ROUTES: dict[str, tuple[str, ...]] = {
     'merge-lora': ('export', '--merge_lora', 'true'),
     'app': ('app-ui',),
+    'serve': ('deploy',),  # of vLLM, whose model may stand without --model
 }
 NO_PAIRS = "the only training is supervised: 'swiftlite sft' on the preferred answers, as query and response"
 # verbs of ms-swift and vLLM that swiftlite does not have → what to use instead
@@ -53,7 +54,6 @@ ABSENT: dict[str, str] = {
     'simpo': NO_PAIRS,
     'kto': NO_PAIRS,
     'grpo': NO_PAIRS,
-    'serve': "use 'swiftlite deploy --model …'",
 }
 
 
@@ -90,6 +90,8 @@ def _dispatch(argv: list[str]) -> int:
     name, words = argv[0].replace('_', '-').lower(), argv[1:]
     if name in ABSENT:
         raise UsageError(f"swiftlite has no command '{argv[0]}': {ABSENT[name]}")
+    if name == 'serve' and words and not words[0].startswith('-') and not is_config(words[0]):
+        words = ['--model', *words]
     if name in ROUTES:
         name, *first = ROUTES[name]
         words = [*words[:1], *first, *words[1:]] if words and is_config(words[0]) else [*first, *words]

@@ -77,7 +77,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ('help infre', 2, "did you mean 'infer'"),
     ('web-ui', 2, "'swiftlite app-ui' is the page to chat on"),
     ('dpo --dataset good.jsonl', 2, "'swiftlite sft' on the preferred answers"),
-    ('serve tiny-chat', 2, "use 'swiftlite deploy --model"),
+    ('serve tiny-chta', 2, "did you mean 'tiny-chat'"),
     # flags and their values
     ('infer --modle_type tiny-chat', 2, "did you mean '--model_type'"),
     ('infer tiny-chat', 2, "did you mean '--model tiny-chat'"),

@@ -198,3 +198,15 @@ def test_checkpoint_fills_what_was_not_typed(tmp_path):
     (tmp_path / 'sft_args.json').write_text('{"system": "saved", "dtype": "bf16"}')
     args = read(['--ckpt_dir', str(tmp_path), '--system', 'typed'], InferArgs, 'infer')
     assert (args.system, args.dtype) == ('typed', 'bf16')
+
+
+def test_vllm_serve_names_its_model_without_a_flag(monkeypatch):
+    from swiftlite.cli import deploy
+    from swiftlite.cli.main import run
+
+    seen = []
+    monkeypatch.setattr(deploy, 'main', lambda args: seen.append((args.model_id_or_path, args.port)))
+    assert (
+        run(['serve', 'tiny-chat', '--port', '9000']) == run(['serve', '--model', 'tiny-chat', '--port', '9000']) == 0
+    )
+    assert seen == [('tiny-chat', 9000)] * 2
