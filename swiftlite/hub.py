@@ -98,9 +98,12 @@ def _download(
 
 
 def _reason(error: Exception, offline: str | None) -> str:
+    kinds = [type(each).__name__ for each in _causes(error)]
+    if 'IncompleteSnapshotError' in kinds:
+        why = f'{offline} is set' if offline else 'the network does not reach it'
+        return f'{why} and only a part of its files is in the cache'
     if offline:
         return f'{offline} is set and it is not in the cache'
-    kinds = [type(each).__name__ for each in _causes(error)]
     said = ' '.join(str(error).split())
     if 'GatedRepoError' in kinds:
         return "its owner lets in who asked: accept the licence on its page and log in with 'hf auth login'"

@@ -91,6 +91,44 @@ def test_failure_is_one_sentence(fetched, monkeypatch):
         assert advice in str(error.value)
 
 
+def test_a_part_of_the_files_is_refused(fetched, monkeypatch, tmp_path):
+    """Whatever a hub's client calls a download: what lacks files is named, not run."""
+    folder = tmp_path / 'half'
+    folder.mkdir()
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda *a, **b: str(folder))
+    (folder / 'config.json').write_text('{}')
+    index = folder / 'model.safetensors.index.json'
+    for text, said in (
+        (
+            '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}',
+            'lacks model-1.safetensors and 1 more',
+        ),
+        ('{"weight_map": 3}', 'is damaged'),
+        ('{', 'is damaged'),
+    ):
+        index.write_text(text)
+        with pytest.raises(SwiftliteError, match=said):
+            hub.local_path('someone/theirs', use_hf=True)
+    index.unlink()
+    with pytest.raises(SwiftliteError, match='lacks any safetensors file: either the download was broken off'):
+        hub.local_path('someone/theirs', use_hf=True)
+
+
+def test_offline_variables_reach_the_clients(fetched, monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda repo, **options: asked.append(options) or fail())
+
+    def fail():
+        raise OSError('x')
+
+    for name in ('HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE'):
+        monkeypatch.setenv(name, '1')
+        with pytest.raises(SwiftliteError, match=f'{name} is set and it is not in the cache'):
+            hub.local_path('someone/theirs', use_hf=True)
+        monkeypatch.delenv(name)
+    assert [options['local_files_only'] for options in asked] == [True, True]
+
+
 def test_neither_folder_nor_name(fetched):
     with pytest.raises(SwiftliteError, match="did you mean 'qwen-7b-chat'"):
         hub.local_path('qwen-7b-cat')
