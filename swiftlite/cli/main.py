@@ -41,13 +41,13 @@ COMMANDS: dict[str, Command] = {
 ROUTES: dict[str, tuple[str, ...]] = {
     'merge-lora': ('export', '--merge_lora', 'true'),
     'app': ('app-ui',),
+    'pt': ('sft', '--sft_type', 'full'),
     'serve': ('deploy',),  # of vLLM, whose model may stand without --model
 }
 NO_PAIRS = "the only training is supervised: 'swiftlite sft' on the preferred answers, as query and response"
 # verbs of ms-swift and vLLM that swiftlite does not have → what to use instead
 ABSENT: dict[str, str] = {
     'web-ui': "'swiftlite app-ui' is the page to chat on, and a training is a file of flags: 'swiftlite sft my.yaml'",
-    'pt': "the only training is supervised fine-tuning: 'swiftlite sft' on conversations",
     'rlhf': NO_PAIRS,
     'dpo': NO_PAIRS,
     'orpo': NO_PAIRS,

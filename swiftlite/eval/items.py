@@ -82,6 +82,8 @@ def _set(name: str, rows: Sequence[Row], drops: Drops, args: EvalArgs) -> EvalSe
 
 def _item(row: Row, drops: Drops) -> Item | None:
     *before, last = row.messages
+    if last['role'] == 'text':
+        return Item([], last['content'], row.messages, None, row.where)
     if last['role'] != 'assistant':
         drops.add('there is no answer to compare with', row.where)
         return None

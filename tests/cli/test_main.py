@@ -84,6 +84,8 @@ def test_usage_error_is_one_sentence_and_status_2(capsys, line, said):
     [
         ('merge-lora --ckpt_dir a', 'export', ('merge_lora', True)),
         ('merge_lora --ckpt_dir a --output_dir b', 'export', ('output_dir', 'b')),
+        ('pt --dataset text.jsonl', 'sft', ('sft_type', 'full')),
+        ('pt --dataset text.jsonl --sft_type lora', 'sft', ('sft_type', 'lora')),
         ('app --model tiny-chat', 'app-ui', ('model_id_or_path', 'tiny-chat')),
         ('app_ui --port 0', 'app-ui', ('port', 0)),
         ('EVAL --eval_dataset a.jsonl', 'eval', ('eval_dataset', ['a.jsonl'])),

@@ -147,6 +147,20 @@ def test_an_adapter_and_its_held_out_rows(args: EvalArgs, checkpoint: Path, adap
     assert found['base']['rows'] == 4 and found['base']['perplexity'] != found['lora']['perplexity']
 
 
+def test_plain_text(args: EvalArgs, checkpoint: Path, tmp_path: Path) -> None:
+    """Text without a question has a likelihood and nothing else; choosing another metric for it is a mistake."""
+    (tmp_path / 'text.jsonl').write_text('{"text": "Hello there, how are you?"}\n{"response": "I am fine."}\n')
+    options = replace(args, eval_dataset=[str(tmp_path / 'text.jsonl')])
+    assert run(options) == 0
+    report, rows = read(Path(args.eval_output_dir), 'text')
+    assert set(report['results']['text']) == {'rows', 'failed', 'dropped', 'perplexity', 'token_accuracy', 'tokens'}
+    template = get_template('tiny-chat', load_tokenizer(str(checkpoint)))
+    encoded = template.encode_training([{'role': 'text', 'content': rows[1]['label']}])
+    assert rows[1]['tokens'] == sum(label >= 0 for label in encoded.labels[1:]) and rows[1]['query'] is None
+    with pytest.raises(UsageError, match='no row of the data asks anything'):
+        run(replace(options, eval_metrics=['rouge_l']))
+
+
 def test_custom_eval_config(args: EvalArgs, tmp_path: Path) -> None:
     """ms-swift's file: general_qa and ceval, files and folders."""
     folder = tmp_path / 'ceval'
