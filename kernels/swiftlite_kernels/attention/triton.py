@@ -140,13 +140,14 @@ def merge_parts(
     total = tl.sum(sums * tl.exp2(tops - top[None, :]), 0)
     acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
     for first in range(0, PREFIX + own, CHUNK):
-        slot = first + tl.arange(0, CHUNK)
-        used = (slot < prefix) | ((slot >= PREFIX) & (slot < PREFIX + own))
-        mask = used[:, None] & row_mask[None, :]
-        tops = tl.load(part_top + slot[:, None] + part[None, :], mask, other=float('-inf'), cache_modifier='.cg')
-        at = (slot[:, None] + part[None, :])[:, :, None] * DIM_PAD + dim[None, None, :]
-        some = tl.load(part_acc + at, mask[:, :, None], other=0.0, cache_modifier='.cg')
-        acc += tl.sum(some * tl.exp2(tops - top[None, :])[:, :, None], 0)
+        at = first + tl.arange(0, CHUNK)
+        there = ((at < prefix) | ((at >= PREFIX) & (at < PREFIX + own)))[:, None] & row_mask[None, :]
+        places = at[:, None] + part[None, :]
+        weight = tl.load(part_top + places, there, other=float('-inf'), cache_modifier='.cg')
+        weight = tl.exp2(weight - top[None, :])
+        elements = places[:, :, None] * DIM_PAD + dim[None, None, :]
+        some = tl.load(part_acc + elements, there[:, :, None], other=0.0, cache_modifier='.cg')
+        acc += tl.sum(some * weight[:, :, None], 0)
     return acc, total
 
 
