@@ -1,5 +1,6 @@
 """Model types: a short name, where the weights are published and which template they were trained with."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -15,6 +16,14 @@ class ModelInfo:
     asset: str | None = None  # folder under swiftlite/assets, for embedded models
     path: str | None = None  # folder of the weights, for models of one's own
     base: bool = False
+    parameters: str | None = None  # how many, where the name does not say it
+
+    @property
+    def size(self) -> str:
+        """The number of parameters as '7B', '' where it is not known."""
+        names = ' '.join(name for name in (self.hf_id, self.ms_id, self.model_type) if name)
+        found = re.search(r'(\d+(?:[._]\d+)?)[bB](?![a-z])', names)
+        return self.parameters or (f'{found.group(1).replace("_", ".")}B' if found else '')
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Series:
     architecture: str
     template: str | None
     ms_repo: str | None = None  # ModelScope's, where it is not named as on Hugging Face
+    parameters: str | None = None
 
     def models(self) -> list[ModelInfo]:
         return [
@@ -37,6 +47,7 @@ class Series:
                 ms_id=(self.ms_repo or self.repo).format(size),
                 hf_id=self.repo.format(size),
                 base=self.template == BASE,
+                parameters=self.parameters,
             )
             for size in self.sizes
         ]
@@ -162,6 +173,7 @@ SERIES: tuple[Series, ...] = (
         MISTRAL,
         BASE,
         'AI-ModelScope/Mistral-Nemo-Base-{}',
+        '12B',
     ),
     Series(
         'mistral-nemo-instruct-{}',
@@ -170,6 +182,7 @@ SERIES: tuple[Series, ...] = (
         MISTRAL,
         'mistral-nemo',
         'AI-ModelScope/Mistral-Nemo-Instruct-{}',
+        '12B',
     ),
 )
 # how the names of quantized forms end
@@ -181,7 +194,7 @@ QUANTIZED = (
 MODELS: dict[str, ModelInfo] = {
     info.model_type: info
     for info in (
-        ModelInfo('tiny-chat', QWEN2, 'tiny-chat', asset='tiny-chat'),
+        ModelInfo('tiny-chat', QWEN2, 'tiny-chat', asset='tiny-chat', parameters='7M'),
         *(info for series in SERIES for info in series.models()),
     )
 }

@@ -208,8 +208,6 @@ def test_models_lists_and_searches(capsys):
     out = capsys.readouterr().out
     assert 'tiny-chat' in out and 'Qwen/Qwen-7B-Chat' in out and 'self-cognition' in out
     lines = [line.split() for line in out.splitlines()]
-    assert ['llama3_2-1b-instruct', 'llama3_2', 'meta-llama/Llama-3.2-1B-Instruct'] in lines
-    assert ['mistral-7b-instruct', 'the', "checkpoint's", 'mistralai/Mistral-7B-Instruct-v0.1'] in lines
     assert all(any(line[:1] == [name] for line in lines) for name in (*MODELS, *TEMPLATES))
     run(['models', 'qwen2_5-7b', '--json'])
     assert [row['model_type'] for row in json.loads(capsys.readouterr().out)['models']] == [
