@@ -27,23 +27,29 @@ LIMITS = {
 }
 
 
-class Vocabulary:
-    """A tokenizer as llguidance reads it. Building one takes about a second for 150,000 tokens.
+def tokenizer_source(tokenizer: Any, eos_token_ids: Iterable[int] = ()) -> tuple[str, list[int]]:
+    """(the text of its tokenizer.json, its end tokens) of a Hugging Face tokenizer.
 
     Raises:
-        RequestError: the tokenizer has no fast form.
+        RequestError: it has no fast form.
     """
+    fast = getattr(tokenizer, 'backend_tokenizer', None)
+    if fast is None or not hasattr(fast, 'to_str'):
+        raise RequestError('structured output needs a tokenizer with a tokenizer.json (a fast one); this one has none.')
+    own = tokenizer.eos_token_id
+    ends = dict.fromkeys([*eos_token_ids, *([] if own is None else [own])])
+    text = json.loads(fast.to_str())
+    text['padding'] = text['truncation'] = None
+    return json.dumps(text, ensure_ascii=False), [i for i in ends if 0 <= i < len(tokenizer)]
 
-    def __init__(self, tokenizer: Any, eos_token_ids: Iterable[int] = ()):
+
+class Vocabulary:
+    """A tokenizer (see tokenizer_source) as llguidance reads it; takes about a second for 150,000 tokens."""
+
+    def __init__(self, source: str, ends: list[int]):
         import llguidance
-        import llguidance.hf
 
-        own = tokenizer.eos_token_id
-        ends = [i for i in dict.fromkeys([*eos_token_ids, *([] if own is None else [own])]) if 0 <= i < len(tokenizer)]
-        try:
-            self.tokens = llguidance.hf.from_tokenizer(tokenizer, eos_token=ends or None)
-        except ValueError as error:
-            raise RequestError(f'structured output cannot use this tokenizer: {_sentence(str(error))}.') from None
+        self.tokens = llguidance.LLTokenizer(source, eos_token=ends or None)
         self.size: int = self.tokens.vocab_size
         self.ends = ends
         self._limits = llguidance.LLParserLimits(verbose_errors=False, **LIMITS)
@@ -88,23 +94,31 @@ class Grammar:
 
 
 class GrammarCompiler:
-    """Compiles for one tokenizer, in a thread of its own, and remembers the last few."""
+    """Compiles for one tokenizer and remembers the last few; what is new is tried out by a GrammarGuard first.
 
-    def __init__(self, vocabulary: Callable[[], Vocabulary]):
-        self._make_vocabulary = vocabulary
-        self._vocabulary: Vocabulary | None = None
+    source: makes what tokenizer_source returns; called when the first grammar comes.
+    """
+
+    def __init__(self, source: Callable[[], tuple[str, list[int]]]):
+        from .grammar_guard import GrammarGuard
+
+        self._source = functools.cache(source)
+        self._guard = GrammarGuard(self._source)
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Grammar] = OrderedDict()
+        self._vocabulary: Vocabulary | None = None
+        self._known: OrderedDict[str, Grammar | str] = OrderedDict()  # a text: why it cannot be used
         self._pool: ThreadPoolExecutor | None = None
 
     def known(self, params: StructuredOutputsParams) -> Grammar | None:
-        """A new answer's grammar if it was compiled before."""
+        """A new answer's grammar if it was compiled before; RequestError if that failed."""
         key = params.key()
         with self._lock:
             found = self._known.get(key)
             if found is None:
                 return None
             self._known.move_to_end(key)
+            if isinstance(found, str):
+                raise RequestError(found)
             return found.start()
 
     def compile(self, params: StructuredOutputsParams) -> Grammar:
@@ -112,14 +126,17 @@ class GrammarCompiler:
         found = self.known(params)
         if found is not None:
             return found
-        if self._vocabulary is None:
-            self._vocabulary = self._make_vocabulary()
-        grammar = _compile(params, self._vocabulary)
-        with self._lock:
-            self._known[params.key()] = grammar
-            while len(self._known) > CACHED:
-                self._known.popitem(last=False)
-            return grammar.start()
+        try:
+            self._guard.check(params)
+            with self._lock:
+                if self._vocabulary is None:
+                    self._vocabulary = Vocabulary(*self._source())
+            grammar = build(params, self._vocabulary)
+        except RequestError as error:
+            self._remember(params, str(error))
+            raise
+        self._remember(params, grammar)
+        return grammar.start()
 
     def submit(self, params: StructuredOutputsParams) -> Future[Grammar]:
         """Compile beside the caller; one at a time, in order."""
@@ -130,6 +147,13 @@ class GrammarCompiler:
     def shutdown(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        self._guard.close()
+
+    def _remember(self, params: StructuredOutputsParams, found: Grammar | str) -> None:
+        with self._lock:
+            self._known[params.key()] = found
+            while len(self._known) > CACHED:
+                self._known.popitem(last=False)
 
 
 def compile_grammar(params: StructuredOutputsParams, tokenizer: Any) -> Grammar:
@@ -146,7 +170,7 @@ def compile_grammar(params: StructuredOutputsParams, tokenizer: Any) -> Grammar:
 
 
 def check_structured_outputs(params: StructuredOutputsParams | None, tokenizer: Any) -> None:
-    """RequestError if the grammar of `params` cannot be used. Takes up to a second: not for an event loop."""
+    """RequestError if the grammar of `params` cannot be used. Takes up to seconds: not for an event loop."""
     if params is not None:
         compile_grammar(params, tokenizer)
 
@@ -164,10 +188,11 @@ def set_bits(words: np.ndarray, ids: Iterable[int], value: bool) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _compiler(tokenizer: Any) -> GrammarCompiler:
-    return GrammarCompiler(lambda: Vocabulary(tokenizer))
+    return GrammarCompiler(lambda: tokenizer_source(tokenizer))
 
 
-def _compile(params: StructuredOutputsParams, vocabulary: Vocabulary) -> Grammar:
+def build(params: StructuredOutputsParams, vocabulary: Vocabulary) -> Grammar:
+    """Compile in this process, whatever it costs; RequestError says what is wrong."""
     try:
         grammar = Grammar(vocabulary, vocabulary.matcher(_source(params)))
     except (ValueError, UnicodeEncodeError, RecursionError) as error:
@@ -202,6 +227,7 @@ def _source(params: StructuredOutputsParams) -> str:
         style = {'whitespace_flexible': False}
     else:
         style = {'whitespace_flexible': False, 'item_separator': ', ', 'key_separator': ': '}
+    style['coerce_one_of'] = True
     return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=style)
 
 

@@ -10,7 +10,7 @@ from ..errors import SwiftliteError
 from .config import ModelConfig
 from .constraint import Constraint
 from .errors import RequestError
-from .grammar import Grammar, GrammarCompiler, Vocabulary
+from .grammar import Grammar, GrammarCompiler, tokenizer_source
 from .outputs import SequenceOutput
 from .sequence import Sequence
 from .structured import StructuredOutputsParams
@@ -23,7 +23,7 @@ class GrammarIntake:
 
     def __init__(self, model: ModelConfig, has_tokenizer: bool):
         self._model, self._has_tokenizer = model, has_tokenizer
-        self._compiler = GrammarCompiler(lambda: Vocabulary(load_tokenizer(model.tokenizer), model.eos_token_ids))
+        self._compiler = GrammarCompiler(lambda: tokenizer_source(load_tokenizer(model.tokenizer), model.eos_token_ids))
         self._compiling: dict[str, tuple[Sequence, Future[Grammar]]] = {}
 
     def __len__(self) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 from ..errors import nearest
 from .errors import RequestError
 
-MAX_SOURCE = 1 << 18  # characters of a schema, a regex or a grammar
+MAX_SOURCE = 1 << 17  # characters of a schema, a regex or a grammar
 MAX_CHOICES = 4096
+MAX_DEPTH = 64  # levels of a schema
 KINDS = ('json', 'regex', 'choice', 'grammar', 'json_object')
 
 
@@ -25,7 +26,8 @@ class StructuredOutputsParams:
 
     JSON comes out as `json.dumps` writes it, {"a": 1, "b": [2, 3]}: free whitespace leads small models astray.
     whitespace_pattern, a regex, allows other whitespace between its parts; disable_any_whitespace allows none.
-    disable_additional_properties closes every object of the schema that does not say whether it is closed.
+    disable_additional_properties closes every object of the schema that does not say whether it is closed. oneOf is
+    read as anyOf.
 
     disable_fallback and backend are vLLM's and change nothing: there is one implementation. structural_tag is refused.
 
@@ -128,11 +130,19 @@ def _schema(value: Any) -> dict[str, Any]:
     if value is True:
         return {}
     if not isinstance(value, dict):
-        raise RequestError(f'json must be a JSON schema, an object, got {jsonlib.dumps(value)[:80]}.')
+        raise RequestError(f'json must be a JSON schema, an object, got {value!r:.80}.')
     try:
         jsonlib.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RequestError(f'json holds what is no JSON: {error}.') from None
     except RecursionError:
         raise RequestError('json is nested too deeply.') from None
+    _check_depth(value, MAX_DEPTH)
     return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise RequestError(f'json is nested too deeply; the most is {MAX_DEPTH} levels.')
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(part, left - 1)

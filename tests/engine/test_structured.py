@@ -1,15 +1,19 @@
 """Structured output on tiny-chat: every answer fits, ends where it is complete, and disturbs nobody."""
 
+import asyncio
 import json
+import os
 import re
+import signal
 import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from swiftlite import LLM, SamplingParams
+from swiftlite import LLM, AsyncEngine, EngineConfig, SamplingParams
 from swiftlite.engine import EngineRequest, RequestError, StructuredOutputsParams
-from swiftlite.engine.grammar import check_structured_outputs
+from swiftlite.engine.grammar import check_structured_outputs, tokenizer_source
+from swiftlite.engine.grammar_guard import GrammarGuard
 from tests.engine.schemas import fits, schemas
 from tests.engine.test_itself import hold_results_back
 
@@ -204,6 +208,12 @@ def test_dead_ends_are_ends(llm):
         chat(llm, ['hello'], params({'choice': ['yes']}, allowed_token_ids=[llm.tokenizer.eos_token_id]))
 
 
+LINKS = {
+    i: [{'$ref': f'#/$defs/d{(i + 1) % 800}'}, {'$ref': f'#/$defs/d{i * 7 % 800}'}, {'type': 'null'}]
+    for i in range(800)
+}
+DEFS = {f'd{i}': {'type': 'array', 'items': {'anyOf': links}} for i, links in LINKS.items()}
+RULES = 'start: r0\n' + '\n'.join(f'r{i}: "a" r{i + 1} | "b" r{i * 7 % 4000}' for i in range(4000)) + '\nr4000: "c"'
 BAD = [
     ({'regex': '[a'}, 'unclosed character class'),
     ({'regex': '(?=a)b'}, 'look-around'),
@@ -225,6 +235,10 @@ BAD = [
     ({'grammar': 'start: start'}, 'no text fits'),
     ({'grammar': 'start: <|nope|>'}, 'unknown special token'),
     ({'grammar': 'start: %json {"type": "x"}'}, 'Invalid type'),
+    # too much for the compiler: these overflow the stack, eat memory or take minutes where nothing stops them
+    ({'json': {'$defs': DEFS, '$ref': '#/$defs/d0'}}, 'too complex to compile'),
+    ({'grammar': RULES}, 'too complex to compile'),
+    ({'grammar': 'start: "a" start'}, 'Too many items'),
 ]
 
 
@@ -255,6 +269,8 @@ def test_bad_grammars_are_one_sentence(llm, shape, says):
         ({'choice': 'yes'}, 'non-empty texts'),
         ({'json_object': 'yes'}, 'true or false'),
         ({'regex': 'a' * 300_000}, '300000 characters; the most is'),
+        ({'json': '{"not":' * 100 + '{}' + '}' * 100}, 'nested too deeply; the most is 64 levels'),
+        ({'json': '[' * 100_000}, 'nested too deeply'),
         ({'choice': [str(i) for i in range(5000)]}, '5000 texts; the most is'),
         ({'json_object': True, 'whitespace_pattern': 'a' * 300}, 'the most is 256'),
         ({'json_object': True, 'whitespace_pattern': ' ', 'disable_any_whitespace': True}, 'exclude each other'),
@@ -289,8 +305,8 @@ def test_compiling_stops_nobody(llm):
         'plain': None,
         'good': {'regex': 'a{3}b{7}'},
         'bad': {'regex': '(oops'},
-        'gone': {'regex': '(((a{99}){99}){99}){9}'},
-        'endless': {'grammar': 'start: "a" start'},
+        'gone': {'regex': '[a-f]{9}'},
+        'endless': {'grammar': 'start: "b" start'},
     }
     outputs = {name: [] for name in shapes}
     for name, shape in shapes.items():
@@ -310,5 +326,54 @@ def test_compiling_stops_nobody(llm):
     assert llm.tokenizer.decode([t for o in outputs['good'] for t in o.token_ids]) == 'aaabbbbbbb'
     assert [(o.finish_reason, o.token_ids) for o in outputs['bad']] == [('error', [])]
     assert 'unclosed group' in outputs['bad'][0].error
-    assert outputs['endless'][-1].finish_reason == 'error' and 'cannot go on' in outputs['endless'][-1].error
+    assert outputs['endless'][-1].finish_reason == 'error' and 'too many items' in outputs['endless'][-1].error.lower()
     assert engine._sequences == {} and engine.stats()['blocks_used'] == 0
+
+
+def test_a_compiler_that_ends_is_started_again(llm):
+    guard = GrammarGuard(lambda: tokenizer_source(llm.tokenizer), seconds=0.5)
+    slow = StructuredOutputsParams(json={'type': 'integer', 'multipleOf': 999983})
+    with pytest.raises(RequestError, match='json cannot be used: it is too complex to compile'):
+        guard.check(slow)
+    guard.check(StructuredOutputsParams(choice=['a', 'b']))
+    process = guard._process
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(RequestError):
+        guard.check(StructuredOutputsParams(regex='a+'))
+    guard.check(StructuredOutputsParams(regex='a+'))
+    process = guard._process
+    guard.close()
+    assert process.poll() is not None
+
+
+async def test_through_the_engine_process():
+    """Bad grammars end their requests, the others answer as before."""
+    engine = await AsyncEngine.start(EngineConfig('tiny-chat'))
+    prompt = [8188, 872, 198, 3255, 8189, 198, 8188, 7065, 198]
+
+    async def ask(name, shape, **values):
+        text, last = '', None
+        async for out in engine.generate(prompt, params(shape, **values), name):
+            text, last = text + out.outputs[0].text, out
+        return text, last.outputs[0].finish_reason, last.prompt_logprobs
+
+    try:
+        before = await ask('0', None, max_tokens=12)
+        bad = [
+            {'regex': '(oops'},
+            {'json': {'$defs': DEFS, '$ref': '#/$defs/d0'}},
+            {'grammar': 'start: ' + '(' * 20000},
+        ]
+        results = await asyncio.gather(
+            *(ask(f'bad-{i}', shape) for i, shape in enumerate(bad)),
+            *(ask(f'good-{i}', shape, bad_words=['zz']) for i, shape in enumerate(SHAPES)),
+            ask('plain', None, max_tokens=12),
+            return_exceptions=True,
+        )
+        assert all(isinstance(r, RequestError) for r in results[:3])
+        for shape, (text, reason, _) in zip(SHAPES, results[3:-1], strict=True):
+            assert good(shape, text) and reason == 'stop'
+        assert results[-1] == before and engine.alive
+        assert (await engine.stats())['blocks_used'] == 0
+    finally:
+        await engine.shutdown()
