@@ -204,6 +204,7 @@ APP_UI = table(
     DATA_ONLY,
     CHAT_ONLY,
     needless('replies are always shown while they are written', 'stream'),
+    refused('models read text', 'is_multimodal'),
 )
 BENCH = table(
     RUN,

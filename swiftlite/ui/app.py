@@ -56,6 +56,7 @@ def create_app(partner: Partner, answers: Answers, *, title: str, language: str)
             f'/{lang}',
             footer_links=[],
             run_history=False,
+            max_file_size='1kb',  # nothing is ever uploaded
             ssr_mode=False,
             theme=frame.theme(),
             head=frame.head(texts, profile.models, first_values(profile)),

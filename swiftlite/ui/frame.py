@@ -16,7 +16,7 @@ from swiftlite.ui.texts import Texts
 FONTS = ('Inter', 'system-ui', '-apple-system', 'Segoe UI', 'PingFang SC', 'Hiragino Sans GB', 'Microsoft YaHei')
 FONTS_MORE = ('Noto Sans CJK SC', 'WenQuanYi Micro Hei', 'sans-serif')
 MONO = ('ui-monospace', 'SFMono-Regular', 'Menlo', 'Consolas', 'DejaVu Sans Mono', 'monospace')
-SPOKEN = ('new_chat', 'chats', 'no_chats', 'rename', 'delete', 'sure')  # what the script says
+SPOKEN = ('new_chat', 'chats', 'no_chats', 'rename', 'delete', 'sure', 'full')  # what the script says
 
 
 def theme() -> gr.Theme:
@@ -76,8 +76,8 @@ def icon_button(do: str, label: str, icon: str) -> str:
 
 def status(text: str, state: str = 'idle') -> str:
     """The line under the answer. state: idle, running, done or error."""
-    role = 'alert' if state == 'error' else 'status'
-    return f'<div class="line {state}" data-state="{state}" role="{role}">{html.escape(text)}</div>'
+    role = {'error': ' role="alert"', 'done': ' role="status"'}.get(state, '')  # not each of many tokens is read out
+    return f'<div class="line {state}" data-state="{state}"{role}>{html.escape(text)}</div>'
 
 
 def icon_file() -> Path:

@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swiftlite.engine.async_engine import AsyncEngine
+from swiftlite.engine.errors import EngineDeadError
 from swiftlite.engine.request import LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
 from swiftlite.errors import SwiftliteError, UsageError, nearest
 from swiftlite.infer.setup import Setup
 from swiftlite.template import Template, get_template
 from swiftlite.template.thinking import OPEN
-from swiftlite.ui.partner import Messages, Piece, Profile, PromptTooLong, Sampling
+from swiftlite.ui.partner import EngineGone, Messages, Piece, Profile, PromptTooLong, Sampling
 
 if TYPE_CHECKING:
     from swiftlite.args.app_ui import AppUiArgs
@@ -117,10 +118,13 @@ class Local:
             stop_token_ids=list(stop_ids),
         )
         outputs = self.engine.generate(ids, params, f'page-{next(self._numbers)}', self._lora(model))
-        async with contextlib.aclosing(outputs):  # type: ignore[type-var]
-            async for output in outputs:
-                new = output.outputs[0]
-                yield Piece(new.text, len(new.token_ids), new.finish_reason)
+        try:
+            async with contextlib.aclosing(outputs):  # type: ignore[type-var]
+                async for output in outputs:
+                    new = output.outputs[0]
+                    yield Piece(new.text, len(new.token_ids), new.finish_reason)
+        except EngineDeadError as error:
+            raise EngineGone(str(error)) from None
 
     def _lora(self, model: str) -> LoRARequest | None:
         if model == self._base:

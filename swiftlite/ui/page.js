@@ -4,7 +4,7 @@
   if (page.save) return;
   const { words } = page;
   const CHAT = 'swiftlite.chat.';
-  const LINE = '<div class="line idle" data-state="idle" role="status"></div>';
+  const LINE = '<div class="line idle" data-state="idle"></div>';
   for (const [name, value] of [['language', page.lang], ['languages', [page.lang]]]) {
     Object.defineProperty(navigator, name, { get: () => value, configurable: true }); // Gradio's own words follow
   }
@@ -32,10 +32,26 @@
     try {
       if (value === null) store.removeItem(key);
       else store.setItem(key, JSON.stringify(value));
+      return true;
     } catch {
-      // storage is full or forbidden: the page works on, it only forgets
+      return false;
     }
   };
+  // where the browser forbids storage, the page works on and only forgets
+  const storage = (name) => {
+    try {
+      return window[name];
+    } catch {
+      const kept = Object.create({
+        getItem: (key) => kept[key] ?? null,
+        setItem: (key, value) => (kept[key] = value),
+        removeItem: (key) => delete kept[key],
+      });
+      return kept;
+    }
+  };
+  const localStorage = storage('localStorage');
+  const sessionStorage = storage('sessionStorage');
   const newId = () => Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
   const text = (message) =>
     typeof message.content === 'string' ? message.content : message.content.map((part) => part.text ?? '').join('');
@@ -44,6 +60,7 @@
   let model = null;
   let pending = null;
   let timer = 0;
+  let full = false;
 
   const chat = (id) => read(localStorage, CHAT + id);
   const chats = () =>
@@ -66,7 +83,7 @@
     const first = messages.find((message) => message.role === 'user');
     const title = old?.named ? old.title : first ? text(first).trim().slice(0, 60) : (old?.title ?? words.new_chat);
     const updated = same ? old.updated : Date.now();
-    write(localStorage, CHAT + id, { title, named: old?.named ?? false, messages, model, system, updated });
+    full = !write(localStorage, CHAT + id, { title, named: old?.named ?? false, messages, model, system, updated });
     list();
   }
 
@@ -138,11 +155,11 @@
     if (!place || place.tagName !== 'NAV') return;
     if (place.querySelector('input')) return; // a name is being typed
     const rows = chats().map(row);
-    if (!rows.length) {
+    if (!rows.length || full) {
       const note = document.createElement('p');
       note.className = 'note';
-      note.textContent = words.no_chats;
-      rows.push(note);
+      note.textContent = full ? words.full : words.no_chats;
+      rows.unshift(note);
     }
     place.replaceChildren(...rows);
   }

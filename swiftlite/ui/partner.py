@@ -20,6 +20,10 @@ class PromptTooLong(SwiftliteError):
         self.limit = limit
 
 
+class EngineGone(SwiftliteError):
+    """The engine process ended while it was answering, or before; a new one is being started."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How an answer is drawn. thinking: whether a model that may think first does so; None leaves it to the model."""

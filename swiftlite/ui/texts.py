@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from swiftlite.ui.answers import Answer
-from swiftlite.ui.partner import PromptTooLong
+from swiftlite.ui.partner import EngineGone, PromptTooLong
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Texts:
     first: str
     tokens: str
     too_long: str
+    gone: str
+    full: str  # the browser's storage
 
     def status(self, answer: Answer) -> str:
         """How an answer goes or went: '37 tokens · 21.3 tokens/s · first after 0.12 s'."""
@@ -85,7 +87,7 @@ class Texts:
         """The sentence of an error."""
         if isinstance(error, PromptTooLong):
             return self.too_long.format(error.tokens, error.limit)
-        return str(error)
+        return self.gone if isinstance(error, EngineGone) else str(error)
 
 
 ENGLISH = Texts(
@@ -139,6 +141,8 @@ ENGLISH = Texts(
     first='first after {:.2f} s',
     tokens='{} tokens',
     too_long='The conversation has {} tokens, but the model takes {} in all: shorten the message or begin a new chat.',
+    gone='The engine has stopped. It is usually back within seconds: try again.',
+    full='The storage of this browser is full: delete a conversation, or new words are lost when the page closes.',
 )
 CHINESE = Texts(
     lang='zh',
@@ -191,5 +195,7 @@ CHINESE = Texts(
     first='首词元 {:.2f} 秒',
     tokens='{} 个词元',
     too_long='对话有 {} 个词元，而模型一共只能容纳 {} 个：请缩短消息，或开始新对话。',
+    gone='引擎意外停止，通常几秒内会自动恢复，请重试。',
+    full='浏览器的存储空间已满：请删除一个对话，否则关闭页面后新内容会丢失。',
 )
 LANGUAGES = {texts.lang: texts for texts in (ENGLISH, CHINESE)}
