@@ -97,7 +97,10 @@ ENGINE: dict[str, Known] = table(
     refused('set the environment variable HF_TOKEN instead', 'hf_token'),
     refused('revision stands for weights and tokenizer', 'tokenizer_revision=main'),
     refused('adapters have the dtype of the model', 'lora_dtype=auto'),
-    refused('an adapter says itself which layers it changes', 'enable_mixed_moe_lora_format'),
+    refused('an adapter says itself which layers it changes', 'enable_mixed_moe_lora_format lora_target_modules'),
+    needless(
+        'only a server has names for its model and waits when it is stopped', 'served_model_name shutdown_timeout'
+    ),
     refused('prompt adapters', 'enable_prompt_adapter max_prompt_adapters=1 max_prompt_adapter_token'),
     refused('long-context adapters', 'long_lora_scaling_factors'),
     refused(NO_CODE, 'logits_processors logits_processor_pattern worker_extension_cls scheduler_cls'),
@@ -110,7 +113,7 @@ ENGINE: dict[str, Known] = table(
     refused('sampling computes in fp32', 'use_fp64_gumbel'),
     refused('every token is sent when it is there', 'stream_interval=1'),
     refused(LATER, 'kv_transfer_config kv_events_config ec_transfer_config weight_transfer_config profiler_config'),
-    refused(LATER, 'otlp_traces_endpoint enable_return_routed_experts'),
+    refused(LATER, 'otlp_traces_endpoint enable_return_routed_experts tokens_only'),
 )
 
 # options of the OpenAI server alone
@@ -127,6 +130,8 @@ SERVER: dict[str, Known] = table(
     needless(BY_ITSELF, 'disable_frontend_multiprocessing h11_max_incomplete_event_size h11_max_header_count'),
     needless('messages may hold texts and parts alike', 'chat_template_content_format=auto|string|openai'),
     needless('models have no such layers', 'enable_flash_late_interaction'),
+    needless('tools are left out of the prompt with tool_choice none', 'exclude_tools_when_tool_choice_none'),
+    needless('usage always tells the cached tokens', 'enable_prompt_tokens_details'),
     needless('what runs and waits is on /metrics', 'enable_server_load_tracking'),
     refused(NO_CODE, 'tool_parser_plugin middleware tool_server'),
     refused(
@@ -136,19 +141,17 @@ SERVER: dict[str, Known] = table(
     refused('replies have the role assistant', 'response_role=assistant'),
     refused('a request asks for it with the field of this name', 'return_tokens_as_token_ids'),
     refused('a request asks for it with stream_options', 'enable_force_include_usage'),
-    refused('tools are in the prompt whenever a request brings them', 'exclude_tools_when_tool_choice_none'),
     refused('texts are not logged', 'enable_log_outputs log_config_file'),
     refused('serve behind a proxy for it', 'uds root_path ssl_ca_certs enable_ssl_refresh ssl_cert_reqs'),
     refused('serve behind a proxy for it', 'ssl_ciphers enable_request_id_headers disable_fastapi_docs'),
     refused('serve behind a proxy for it', 'enable_offline_docs allow_credentials allowed_origins=["*"]|*'),
     refused('serve behind a proxy for it', 'allowed_methods=["*"]|* allowed_headers=["*"]|*'),
-    refused(LATER, 'enable_prompt_tokens_details enable_tokenizer_info_endpoint tokens_only prompt_adapters'),
+    refused(LATER, 'enable_tokenizer_info_endpoint prompt_adapters'),
     refused(LATER, 'fingerprint_mode=full fingerprint_value grpc headless'),
     refused('one web process serves one engine', 'api_server_count=1 data_parallel_supervisor_port'),
     refused('one web process serves one engine', 'dp_supervisor_probe_interval_s dp_supervisor_probe_timeout_s'),
     refused('one web process serves one engine', 'dp_supervisor_probe_failure_threshold'),
     refused('a server speaks text: skip_tokenizer_init is an option of LLM(...) only', 'skip_tokenizer_init'),
-    refused('an adapter says itself which layers it changes', 'lora_target_modules'),
 )
 
 # vLLM's one-letter spellings of these

@@ -19,6 +19,7 @@ from swiftlite.serve.service import Job, Service
 from swiftlite.serve.structured import wanted_structure
 from swiftlite.serve.tool_calls import ToolCallStream
 from swiftlite.serve.tool_choice import tool_use
+from swiftlite.serve.tool_grammar import tool_error
 from swiftlite.serve.usage import check_stream
 
 KINDS = ('chat.completion', 'chat.completion.chunk')
@@ -35,7 +36,8 @@ async def create_chat_completion(service: Service, body: ChatBody, request_id: s
     _check_continuation(body, messages)
     if body.top_logprobs and not body.logprobs:
         raise ApiError('top_logprobs needs logprobs true.', param='top_logprobs')
-    use = tool_use(body, template, wanted_structure(body))
+    structure = wanted_structure(body)
+    use = tool_use(body, template, structure)
     prompt = await service.encode_chat(
         messages,
         tools=use.tools,
@@ -56,7 +58,7 @@ async def create_chat_completion(service: Service, body: ChatBody, request_id: s
         max_logprobs=service.limits.max_logprobs,
         template_stops=(tuple(template.stop_strings), tuple(template.stop_token_ids)),
     )
-    await check_sampling(params, service)
+    await check_sampling(params, service, ApiError if use.structure is structure else tool_error)
     job_id = response_id('chatcmpl', body.request_id or request_id)
     job = Job(job_id, model, [prompt], [params], body.n, body.cache_salt)
     echo = messages[-1]['content'] if body.echo and messages[-1]['role'] == 'assistant' else ''

@@ -65,6 +65,12 @@ def check_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | No
             raise ApiError(
                 f'{path}.function.parameters must be a JSON schema of an object.', param=f'{path}.function.parameters'
             )
+        if not isinstance(parameters.get('properties') or {}, dict):
+            raise ApiError(
+                f'{path}.function.parameters.properties must be an object.', param=f'{path}.function.parameters'
+            )
+        if not isinstance(function.get('description') or '', str):
+            raise ApiError(f'{path}.function.description must be a string.', param=f'{path}.function.description')
         if not isinstance(function.get('strict') or False, bool):
             raise ApiError(f'{path}.function.strict must be true or false.', param=f'{path}.function.strict')
         check_text(json.dumps(tool, ensure_ascii=False), path)

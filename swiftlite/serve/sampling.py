@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Fields with the same name and meaning in SamplingParams; None means the checkpoint's default.
 DEFAULTED = ('temperature', 'top_p', 'top_k', 'min_p', 'repetition_penalty', 'frequency_penalty', 'presence_penalty')
+
+Refusal = Callable[[str], ApiError]
 
 
 def sampling_params(
@@ -69,14 +72,20 @@ def sampling_params(
         raise ApiError(str(error)) from None
 
 
-async def check_sampling(params: SamplingParams, service: Service) -> None:
-    """ApiError for what only shows with the tokenizer: a grammar that cannot be used, bad words without tokens."""
+async def check_sampling(params: SamplingParams, service: Service, refuse: Refusal = ApiError) -> None:
+    """ApiError for what only shows with the tokenizer: bad words without tokens, a grammar that cannot be used.
+
+    `refuse` words the latter.
+    """
     try:
         params.update_from_tokenizer(service.engine.tokenizer)
+    except RequestError as error:
+        raise ApiError(str(error)) from None
+    try:
         if params.structure is not None:
             await asyncio.to_thread(check_structured_outputs, params.structure, service.engine.tokenizer)
     except RequestError as error:
-        raise ApiError(str(error)) from None
+        raise refuse(str(error)) from None
 
 
 def sample(params: SamplingParams, index: int) -> SamplingParams:

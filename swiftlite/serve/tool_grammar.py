@@ -15,6 +15,8 @@ ARGUMENTS = {'@': 0}
 IDS = ('first0000', 'second000')
 # JSON as json.dumps writes it, the way templates write calls
 STYLE = {'whitespace_flexible': False, 'item_separator': ', ', 'key_separator': ': '}
+PLACE = re.compile(r'grammar cannot be used: (?:at (\d+)\(\d+\): )?(?:failed to compile JSON schema: )?(.*)')
+HEAD_LINES = 3  # before those of the tools, of which each has two
 COMBINED = ('allOf', 'anyOf', 'oneOf', 'not', '$ref', 'patternProperties', 'unevaluatedProperties')
 
 
@@ -70,6 +72,14 @@ class CallGrammar:
         pattern = '|'.join(map(re.escape, self._marks)) or '(?!)'
         parts = [part for part in re.split(f'({pattern})', text) if part]
         return ' '.join(self._marks.get(part) or json.dumps(part, ensure_ascii=False) for part in parts)
+
+
+def tool_error(message: str) -> ApiError:
+    """What the engine says of a grammar from here, said of the tool that it is about."""
+    found = PLACE.match(message)
+    line, reason = found.groups() if found else (None, message)
+    path = f'tools[{(int(line) - HEAD_LINES - 1) // 2}].function.parameters' if line else 'tools'
+    return ApiError(f'{path} cannot be used: {reason}', param=path)
 
 
 def _pieces(format: ToolFormat) -> tuple[list[str], str | None]:
