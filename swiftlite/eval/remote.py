@@ -25,6 +25,7 @@ OURS = ('choices', 'loss')  # what rows say of a message beside the API's fields
 NO_LIKELIHOOD = 'perplexity and token accuracy need one of swiftlite or vLLM, or the model itself'
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a request that the server could not take is repeated
 BUSY = (408, 429, 500, 502, 503, 504)
+TOO_LONG = re.compile(r'max_(completion_)?tokens|context length')
 ENDPOINT = re.compile(r'/(chat/completions|completions|models)/?$')
 
 
@@ -122,13 +123,29 @@ class UrlTarget:
             raise RowRefused('a model that completes texts takes one message and no system prompt')
         else:
             body['prompt'] = messages[0]['content']
-        reply = self._send('POST', 'chat/completions' if self._chat else 'completions', body)
+        path = 'chat/completions' if self._chat else 'completions'
+        try:
+            reply = self._send('POST', path, body)
+        except RowRefused as error:
+            if not TOO_LONG.search(str(error)):
+                raise
+            reply = self._send('POST', path, self._shortened(body))
         try:
             choice = reply['choices'][0]
             text = choice['message'].get('content') if self._chat else choice['text']
             return {'response': text or '', 'finish_reason': choice.get('finish_reason')}
         except (KeyError, IndexError, TypeError, AttributeError):
             raise SwiftliteError(f"{self.url} answered with something else than OpenAI's API") from None
+
+    def _shortened(self, body: Facts) -> Facts:
+        """The request with room for as many tokens as the context has left, where --max_new_tokens are too many."""
+        if self._chat:  # the server's own default
+            return {name: value for name, value in body.items() if name != 'max_tokens'}
+        counted = self._send('POST', '../tokenize', {'model': self.name, 'prompt': body['prompt']})
+        left = int(counted.get('max_model_len') or 0) - int(counted.get('count') or 0)
+        if left < 1:
+            raise RowRefused('the prompt leaves no room for an answer')
+        return body | {'max_tokens': left}
 
     def _score(self, item: Item) -> Facts:
         ids, part = self._answer_tokens(item)

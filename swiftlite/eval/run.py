@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import swiftlite
+from swiftlite.errors import SwiftliteError
 from swiftlite.eval.items import EvalSet, Item, read_sets
 from swiftlite.eval.record import PartFile, RunFolder
 from swiftlite.eval.report import LIKELIHOOD, Plan, answered, print_table, scored_row, summary
@@ -75,9 +76,10 @@ def _measure(args: EvalArgs, sets: list[EvalSet], plan: Plan, target: Target) ->
             part = folder.part(each.name)
             try:
                 made += _ask(each, plan, target, part)
-            except KeyboardInterrupt:
-                known = len(part.facts)
-                print(f'\nstopped: {known} rows of {each.name} are kept, the same command goes on', file=sys.stderr)
+            except (KeyboardInterrupt, SwiftliteError):
+                if part.facts:
+                    kept = f'{len(part.facts)} rows of {each.name} are kept: the same command goes on'
+                    print(f'\n{kept}', file=sys.stderr)
                 raise
             finally:
                 part.close()

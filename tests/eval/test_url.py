@@ -49,6 +49,10 @@ def test_completions_and_mistakes(server: ServerThread, data: str, tmp_path: Pat
     )
     assert run(args) == 0
     assert read(tmp_path / 'out', 'text')[1][0]['response']
+    for chat in (True, False):  # more tokens than the context has are as many as it has left
+        out = str(tmp_path / f'long-{chat}')
+        assert run(replace(args, eval_is_chat_model=chat, max_new_tokens=2048, eval_output_dir=out)) == 0
+        assert read(Path(out), 'text')[0]['results']['text']['failed'] == 0
     with pytest.raises(SwiftliteError, match="has no model 'tiny-modle'; did you mean 'tiny-model'"):
         run(replace(args, model_type='tiny-modle'))
     with pytest.raises(SwiftliteError, match=r'no server answers at http://127\.0\.0\.1:1/v1'):
