@@ -27,8 +27,11 @@ ANY = table(
     ),
     needless('weights are always written as safetensors', 'save_safetensors safe_serialization'),
     needless('an unknown flag is always an error', 'ignore_args_error'),
-    needless('every row is checked, and what is dropped is counted', 'check_dataset_strategy strict'),
-    needless('the version that is named is the version that is used', 'check_model_is_latest download_mode'),
+    needless('every row is checked, and what is dropped is counted', 'check_dataset_strategy=none|discard|warning'),
+    needless('the version that is named is the version that is used', 'check_model_is_latest'),
+    refused('rows that cannot be used are counted by reason, with the first line', 'strict'),
+    refused('what is in the cache is used', 'download_mode=reuse_dataset_if_exists'),
+    refused('rename the columns in the file, or map them in --custom_dataset_info', 'columns'),
     refused(NO_CODE, 'external_plugins local_repo_path'),
     refused("the model is the one that its checkpoint's config describes", 'rope_scaling model_kwargs'),
     refused(QLORA, 'quantization_bit bnb_4bit_comp_dtype=auto bnb_4bit_quant_type=nf4 bnb_4bit_use_double_quant=true'),
@@ -62,7 +65,7 @@ SFT = table(
     needless('a checkpoint holds what is needed to resume', 'save_only_model only_save_model'),
     needless('tokens are counted always', 'include_num_input_tokens_seen'),
     needless(NO_TEXT, 'max_new_tokens do_sample temperature top_k top_p repetition_penalty num_beams infer_backend'),
-    needless('every column of a row is used or named', 'remove_unused_columns columns'),
+    needless('every column of a row is used or named', 'remove_unused_columns'),
     refused(
         TUNERS,
         """boft_block_size=4 boft_block_num boft_n_butterfly_factor=1 boft_dropout=0.0 boft_target_modules
@@ -178,6 +181,7 @@ EXPORT = table(
         verbose eval_human save_result result_dir max_length truncation_strategy""",
     ),
     needless('the merged weights have the dtype of the base model', 'dtype torch_dtype'),
+    refused(MERGE_ONLY, 'quantization vllm_quantization'),
     refused('export merges the LoRA in --ckpt_dir', 'lora_modules vllm_lora_modules'),
     refused(
         MERGE_ONLY,

@@ -118,6 +118,7 @@ ENGINE: dict[str, Known] = table(
 
 # options of the OpenAI server alone
 SERVER: dict[str, Known] = table(
+    needless('use --log_interval 0', 'disable_log_stats'),
     needless(
         LOGS,
         """disable_log_requests enable_log_requests disable_uvicorn_access_log uvicorn_log_level
