@@ -7,7 +7,6 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +46,6 @@ class Flag:
         return text.lower() if self.kind is bool else text
 
 
-@cache
 def flags(cls: type[Args]) -> list[Flag]:
     """The flags of a command, in the order of its fields."""
     hints = typing.get_type_hints(cls)
