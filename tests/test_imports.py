@@ -55,7 +55,7 @@ CORE = {'torch', 'transformers', 'safetensors', 'numpy', 'jinja2', 'tokenizers',
 THIRD_PARTY: dict[str, set[str]] = {
     'errors': set(),
     'registry': set(),
-    'args': set(),
+    'args': {'yaml'},
     'hub': {'huggingface_hub', 'modelscope_hub'},
     **dict.fromkeys(('template', 'checkpoint', 'quant', 'layers', 'models', 'engine', 'llm'), CORE),
     'kernels': {'torch', 'numpy'},

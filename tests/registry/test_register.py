@@ -19,16 +19,6 @@ from swiftlite.registry.resolve import get_model, get_template_spec
 from swiftlite.registry.templates import TEMPLATES
 
 
-@pytest.fixture(autouse=True)
-def own_tables():
-    """Tables as they were."""
-    saved = [dict(table) for table in (MODELS, TEMPLATES, DATASETS)]
-    yield
-    for table, rows in zip((MODELS, TEMPLATES, DATASETS), saved, strict=True):
-        table.clear()
-        table.update(rows)
-
-
 def write(file, text):
     file.write_text(text, encoding='utf-8')
     return str(file)
