@@ -1,5 +1,6 @@
 """Forced calls: what the grammars let through, in every format, and what reaches the client."""
 
+import functools
 import json
 from types import SimpleNamespace
 
@@ -38,9 +39,13 @@ def written(format_name: str, calls: list) -> str:
     return text.replace(', "id": "000000000"', '')
 
 
+@functools.cache
+def vocabulary(tokenizer) -> llguidance.LLTokenizer:
+    return llguidance.hf.from_tokenizer(tokenizer)
+
+
 def accepts(tokenizer, grammar: str, text: str) -> bool:
-    vocabulary = llguidance.hf.from_tokenizer(tokenizer)
-    matcher = llguidance.LLMatcher(vocabulary, llguidance.LLMatcher.grammar_from_lark(grammar))
+    matcher = llguidance.LLMatcher(vocabulary(tokenizer), llguidance.LLMatcher.grammar_from_lark(grammar))
     assert not matcher.is_error(), matcher.get_error()
     ids = tokenizer.encode(text, add_special_tokens=False)
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
