@@ -58,6 +58,11 @@ class Repl:
                 except EOFError:
                     self._note('')
                     return self._failed
+                except UnicodeDecodeError as error:
+                    self._fail(f'(the input is not UTF-8 text: {error.reason})')
+                    if self._lines.terminal:
+                        continue
+                    return self._failed
                 except KeyboardInterrupt:
                     if not self._lines.terminal:
                         raise
@@ -94,8 +99,9 @@ class Repl:
         lines = [self._lines.read('<<<[M] ')]
         if lines[0].strip().lower() in COMMANDS:
             return lines[0]
-        while not lines[-1].endswith('#'):
-            lines.append(self._lines.read())
+        with contextlib.suppress(EOFError):  # a last message may lack its mark
+            while not lines[-1].endswith('#'):
+                lines.append(self._lines.read())
         return '\n'.join(lines).removesuffix('#')
 
     def _reset_system(self) -> None:

@@ -140,6 +140,19 @@ def test_exit_and_piped_input(checkpoint: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_pipe_that_is_no_text_or_lacks_a_mark(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, '-m', 'swiftlite', 'infer', '--model', str(checkpoint), '--template_type', 'tiny-chat']
+    command += ['--result_path', 'talk.jsonl', '--max_new_tokens', '3']
+    env = os.environ | {'PYTHONIOENCODING': 'utf-8:strict', 'OMP_NUM_THREADS': '1'}
+    given = b'multi-line\none\ntwo#\nthree\nfour\nfive'
+    result = subprocess.run(command, input=given, capture_output=True, cwd=tmp_path, env=env, timeout=60)
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (tmp_path / 'talk.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert [r['query'] for r in rows] == ['one\ntwo', 'three\nfour\nfive']
+    result = subprocess.run(command, input=b'\xff\xfe\n', capture_output=True, cwd=tmp_path, env=env, timeout=60)
+    assert result.returncode == 1 and b'not UTF-8 text' in result.stderr and b'Traceback' not in result.stderr
+
+
 def test_recall_completion_and_adapters(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     """Up brings back what an earlier run read, Tab completes a command, and switch-lora changes who answers."""
     other = tiny_adapter(tmp_path / 'other', checkpoint, seed=5)
