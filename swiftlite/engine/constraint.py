@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grammar import Grammar, set_bits
+from .grammar import Grammar, masks, set_bits
 from .sampling_params import SamplingParams
 
 
@@ -35,16 +35,9 @@ class Constraint:
 
     def begin(self) -> Ending | None:
         """Make the mask of the first token."""
-        return self._next([])
+        return self._next([], self._grammar.mask())
 
-    def take(self, outputs: Sequence[int]) -> Ending | None:
-        """Take the newest of the answer's tokens in and make the next mask."""
-        if not self._grammar.advance(outputs[-1]):
-            return Ending(self._grammar.error or 'the model left it')
-        return self._next(outputs)
-
-    def _next(self, outputs: Sequence[int]) -> Ending | None:
-        found = self._grammar.mask()
+    def _next(self, outputs: Sequence[int], found: np.ndarray) -> Ending | None:
         if self._grammar.error is not None:
             return Ending(self._grammar.error)
         self.mask = np.zeros_like(self._allowed)
@@ -65,3 +58,19 @@ class Constraint:
             set_bits(ends, self._stop_ids, True)
             self.mask |= ends & self._allowed
         return None
+
+
+def take(answers: Sequence[tuple[Constraint, Sequence[int]]]) -> list[Ending | None]:
+    """Take the newest token of each answer's (constraint, tokens) in and make the next masks."""
+    endings: list[Ending | None] = [None] * len(answers)
+    good: list[int] = []
+    for i, (constraint, outputs) in enumerate(answers):
+        if constraint._grammar.advance(outputs[-1]):
+            good.append(i)
+        else:
+            endings[i] = Ending(constraint._grammar.error or 'the model left it')
+    if good:
+        found = masks([answers[i][0]._grammar for i in good])
+        for i, mask in zip(good, found, strict=True):
+            endings[i] = answers[i][0]._next(answers[i][1], mask)
+    return endings

@@ -6,7 +6,7 @@ import functools
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -55,6 +55,13 @@ class Vocabulary:
         self._limits = llguidance.LLParserLimits(verbose_errors=False, **LIMITS)
         self._new = llguidance.LLMatcher
 
+    @functools.cached_property
+    def executor(self) -> Any:
+        """Threads that make masks."""
+        import llguidance
+
+        return llguidance.LLExecutor()
+
     def matcher(self, source: str) -> Any:
         return self._new(self.tokens, source, log_level=0, limits=self._limits)
 
@@ -86,11 +93,22 @@ class Grammar:
     def mask(self) -> np.ndarray:
         """Tokens that may come next, end tokens left out, as bits: uint32 [ceil(size / 32)], token i is bit i % 32 of
         word i // 32."""
-        words = np.zeros(-(-self._vocabulary.size // 32), dtype=np.uint32)
-        if not self._matcher.is_stopped():
-            self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-            set_bits(words, self._vocabulary.ends, False)
-        return words
+        return masks([self])[0]
+
+
+def masks(grammars: Sequence[Grammar]) -> np.ndarray:
+    """The masks of N answers of one vocabulary, made in parallel: uint32 [N, words] (see Grammar.mask)."""
+    vocabulary = grammars[0]._vocabulary
+    words = np.zeros((len(grammars), -(-vocabulary.size // 32)), dtype=np.uint32)
+    running = [(g._matcher, i) for i, g in enumerate(grammars) if not g._matcher.is_stopped()]
+    if len(running) == 1:
+        matcher, i = running[0]
+        matcher.unsafe_compute_mask_ptr(words[i].ctypes.data, words[i].nbytes)
+    elif running:
+        vocabulary.executor.unsafe_compute_mask_ptr(running, words.ctypes.data, words[0].nbytes, len(words))
+    for end in vocabulary.ends:
+        words[:, end // 32] &= ~np.uint32(1 << end % 32)
+    return words
 
 
 class GrammarCompiler:

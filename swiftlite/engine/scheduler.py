@@ -14,7 +14,7 @@ import numpy as np
 
 from .adapters import AdapterTable
 from .block_manager import BlockManager
-from .constraint import Ending
+from .constraint import take
 from .outputs import SequenceOutput
 from .plan import AdapterLoad, PromptRow, SlotStart, StepPlan, StepResult
 from .sequence import Sequence, Status
@@ -119,6 +119,7 @@ class Scheduler:
     def process(self, step: Step, result: StepResult) -> list[SequenceOutput]:
         """Take a step's tokens in. Sequences that end free what they hold; tokens of ended ones are discarded."""
         outputs = []
+        constrained: list[tuple[Sequence, SequenceOutput]] = []
         for at, found in zip(step.plan.prompt_rows, result.prompt_logprobs, strict=True):
             seq = step.rows[at.row]
             seq.prompt_logprobs += found[seq.prompt_known + 1 - at.first :]  # after a preemption some come again
@@ -134,18 +135,16 @@ class Scheduler:
             if seq.status is Status.RUNNING:
                 self.blocks.commit(seq)
             reason, stop = seq.finish_reason()
-            ending = None
-            if seq.constraint is not None and reason != 'stop':
-                ending = seq.constraint.take(seq.tokens[seq.prompt_len :])
             out = SequenceOutput(seq.request_id, [token], logprobs, reason, stop, max(seq.cached, 0))
-            if ending is not None and not (ending.error and reason):
-                out.finish_reason, out.error = ('error', _stuck(ending)) if ending.error else ('stop', None)
-                out.complete = not ending.error
             if seq.num_outputs == 1 and seq.params.prompt_logprobs is not None:
                 out.prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, []
             outputs.append(out)
-            if out.finish_reason is not None:
+            if seq.constraint is not None and reason != 'stop':
+                constrained.append((seq, out))
+            elif reason is not None:
                 self.finish(seq)
+        if constrained:
+            self._constrain(constrained)
         return outputs
 
     def finish(self, seq: Sequence) -> None:
@@ -158,6 +157,19 @@ class Scheduler:
         seq.status = Status.FINISHED
         if seq.adapter:
             self.dropped_adapters += self.adapters.leave(seq.adapter)
+
+    def _constrain(self, taken: list[tuple[Sequence, SequenceOutput]]) -> None:
+        """Let grammars take their sequences' new tokens in, and end the sequences that are over."""
+        endings = take(
+            [(seq.constraint, seq.tokens[seq.prompt_len :]) for seq, _ in taken if seq.constraint is not None]
+        )
+        for (seq, out), ending in zip(taken, endings, strict=True):
+            if ending is not None and ending.error is None:
+                out.finish_reason, out.complete = 'stop', True
+            elif ending is not None and out.finish_reason is None:
+                out.finish_reason, out.error = 'error', f'The answer cannot go on with its grammar: {ending.error}.'
+            if out.finish_reason is not None:
+                self.finish(seq)
 
     def _start(self, seq: Sequence) -> list[AdapterLoad] | None:
         """Give a waiting sequence its slot, blocks and adapter; None when one of them is not to be had now."""
@@ -260,7 +272,3 @@ class Scheduler:
 
     def _count(self, asked: int) -> int:
         return self.vocab_size if asked == -1 else min(asked, self.vocab_size)
-
-
-def _stuck(ending: Ending) -> str:
-    return f'The answer cannot go on with its grammar: {ending.error}.'
