@@ -25,6 +25,7 @@ from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Limits, Service
 from swiftlite.serve.sockets import BACKLOG, listen
 from swiftlite.serve.stats_log import log_stats
+from swiftlite.template.jinja import check_syntax
 
 if TYPE_CHECKING:
     from swiftlite.args.deploy import DeployArgs
@@ -36,6 +37,8 @@ def run(args: DeployArgs) -> int:
     """Serve until SIGINT or SIGTERM. Exit status 0 after an orderly end, 130 when stopped before it was ready."""
     listen(args.host, args.port).close()  # a busy port is known before a model is loaded
     _check_certificate(args)
+    if args.chat_template is not None:
+        check_syntax(args.chat_template)
     setup = prepare(args)
     models = served_models(args, setup)
     logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
@@ -117,7 +120,7 @@ async def _start(args: DeployArgs, setup: Setup, models: ServedModels) -> Servic
         try:
             template = setup.template(engine.tokenizer)
         except SwiftliteError as error:
-            if args.template_type is not None:
+            if args.template_type is not None or args.chat_template is not None:
                 raise
             print(f'/v1/chat/completions is off: {error}', file=sys.stderr, flush=True)
     except BaseException:

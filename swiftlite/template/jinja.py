@@ -46,7 +46,7 @@ class JinjaTemplate(Template):
         self.enable_thinking = None
         self.default_system = None
         if isinstance(text or own, str):
-            _check_syntax(source)
+            check_syntax(source)
         spec = TemplateSpec(
             JINJA,
             user=('', ''),
@@ -190,7 +190,8 @@ class JinjaTemplate(Template):
         return None
 
 
-def _check_syntax(source: str) -> None:
+def check_syntax(source: str) -> None:
+    """SwiftliteError, with the line, for a text that is no Jinja template."""
     from jinja2.exceptions import TemplateSyntaxError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 

@@ -157,6 +157,8 @@ def test_what_cannot_start_is_one_sentence(model: Path, tmp_path: Path) -> None:
         run(DeployArgs(model_id_or_path=str(model), port=0, lora_modules=[f'a={tmp_path}']))
     with pytest.raises(SwiftliteError, match='cannot be used: No such file'):
         run(DeployArgs(model_id_or_path=str(model), port=0, ssl_keyfile='no.key', ssl_certfile='no.crt'))
+    with pytest.raises(SwiftliteError, match='the chat template is no Jinja, line 1'):
+        run(DeployArgs(model_id_or_path=str(model), port=0, chat_template='{% for m in'))
 
 
 def test_ctrl_c_while_loading_leaves_no_trace(model: Path) -> None:
