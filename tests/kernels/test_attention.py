@@ -304,3 +304,14 @@ def test_launches_leave_nothing_behind(target):
     first = run(target, *made, num_par_softmax_segments=8)
     for _ in range(3):
         assert torch.equal(run(target, *made, num_par_softmax_segments=8), first)
+
+
+def test_prompts_without_keys_are_zeros(target):
+    """A length of 0 leaves a prompt to somebody else; its neighbours do not notice."""
+    queries = [150, 3, 1] if target.name == 'interpreted' else [300, 3, 1, 70]
+    q, k, v, starts, lengths, table = make_batch(queries, [0] * len(queries), 4, 2, 16, 16, torch.float32,
+                                                 target.device)
+    whole = run(target, q, k, v, starts, lengths, table)
+    out = run(target, q, k, v, starts, [0, *lengths[1:]], table)
+    assert (out[: queries[0]] == 0).all()
+    torch.testing.assert_close(out[queries[0] : starts[-1]], whole[queries[0] : starts[-1]])

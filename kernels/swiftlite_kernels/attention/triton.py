@@ -1,14 +1,13 @@
 """Paged attention in Triton.
 
 Single tokens go to a split kernel: a program takes the query heads of one key head of one sequence over a share of
-its keys, and the last to finish adds the shares up. Keys that sequences share are read once for many of them (Juravsky
+its keys, and a second kernel adds the shares up. Keys that sequences share are read once for many of them (Juravsky
 et al. 2024, Hydragen; Ye et al. 2025, FlashInfer). Longer queries go to a tile kernel, whose rows are the query heads
 of one key head for a run of tokens. Both find their work on the device, so that a captured launch serves every batch
 of its size. Softmax is kept online in base 2 (Dao 2023, FlashAttention-2; split keys: Flash-Decoding).
 """
 
 from dataclasses import dataclass
-from functools import cache
 from math import log2
 
 import torch
@@ -118,6 +117,24 @@ def own_share(length, oldest, SPLITS: tl.constexpr, KEYS: tl.constexpr):
 
 
 @triton.jit
+def ranges_of(
+    sequence, length, shared, LEFT: tl.constexpr, PREFIX: tl.constexpr, SPLITS: tl.constexpr, KEYS: tl.constexpr,
+    PREFIX_KEYS: tl.constexpr,
+):
+    """A sequence's first key of its own, how many splits they take, and how many splits of a shared prefix there are."""
+    oldest, prefix = length * 0, length * 0
+    if LEFT >= 0:
+        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
+    if PREFIX > 0:
+        common = tl.load(shared + 2)
+        sharing = (sequence >= tl.load(shared)) & (sequence < tl.load(shared + 1)) & (common > 0)
+        oldest = tl.where(sharing, common, oldest)
+        prefix = tl.where(sharing, tl.cdiv(common, own_share(common, 0, PREFIX, PREFIX_KEYS)), 0)
+    own = tl.maximum(tl.cdiv(length - oldest, own_share(length, oldest, SPLITS, KEYS)), 1)
+    return oldest, own, prefix
+
+
+@triton.jit
 def keep_part(acc, top, total, part_acc, part_top, part_total, part, mask, dim, DIM_PAD: tl.constexpr):
     tl.store(part_acc + part[:, None] * DIM_PAD + dim[None, :], acc, mask[:, None])
     tl.store(part_top + part, top, mask)
@@ -125,69 +142,30 @@ def keep_part(acc, top, total, part_acc, part_top, part_total, part, mask, dim, 
 
 
 @triton.jit
-def merge_parts(
-    part_acc, part_top, part_total, part, row_mask, dim, prefix, own, PREFIX: tl.constexpr,
-    SLOTS_PAD: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, DIM_PAD: tl.constexpr,
-):
-    """Add up the parts of ROWS heads: the first `prefix` slots and `own` slots from PREFIX on → accumulator, sum."""
-    slot = tl.arange(0, SLOTS_PAD)
-    used = (slot < prefix) | ((slot >= PREFIX) & (slot < PREFIX + own))
-    mask = used[:, None] & row_mask[None, :]
-    tops = tl.load(part_top + slot[:, None] + part[None, :], mask, other=float('-inf'), cache_modifier='.cg')
-    top = tl.max(tops, 0)
-    top = tl.where(top == float('-inf'), 0.0, top)
-    sums = tl.load(part_total + slot[:, None] + part[None, :], mask, other=0.0, cache_modifier='.cg')
-    total = tl.sum(sums * tl.exp2(tops - top[None, :]), 0)
-    acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
-    for first in range(0, PREFIX + own, CHUNK):
-        at = first + tl.arange(0, CHUNK)
-        there = ((at < prefix) | ((at >= PREFIX) & (at < PREFIX + own)))[:, None] & row_mask[None, :]
-        places = at[:, None] + part[None, :]
-        weight = tl.load(part_top + places, there, other=float('-inf'), cache_modifier='.cg')
-        weight = tl.exp2(weight - top[None, :])
-        elements = places[:, :, None] * DIM_PAD + dim[None, None, :]
-        some = tl.load(part_acc + elements, there[:, :, None], other=0.0, cache_modifier='.cg')
-        acc += tl.sum(some * weight[:, :, None], 0)
-    return acc, total
-
-
-@triton.jit
 def split_kernel(
-    q, k, v, out, part_acc, part_top, part_total, arrivals, starts, lengths, table, shared, slopes, sinks, k_descale,
-    v_descale, output_scale, scale, softcap,
+    q, k, v, out, part_acc, part_top, part_total, starts, lengths, table, shared, slopes, sinks, k_descale, v_descale,
+    output_scale, scale, softcap,
     q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
     table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
     ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
     V_DESCALE: tl.constexpr,
     OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, PREFIX: tl.constexpr,
-    SPLITS: tl.constexpr, SLOTS_PAD: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr,
-    KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+    SPLITS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel.
-
-    The last program of a (sequence, key head) to arrive adds up all parts, those of prefix_kernel included.
-    """
+    """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel."""
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     # written long before the previous kernel
     token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
-    oldest, prefix = 0, 0
-    if LEFT >= 0:
-        oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
-    if PREFIX > 0:
-        common = tl.load(shared + 2)
-        if (sequence >= tl.load(shared)) & (sequence < tl.load(shared + 1)) & (common > 0):
-            oldest = common
-            prefix = tl.cdiv(common, own_share(common, 0, PREFIX, PREFIX_KEYS))
+    oldest, own, prefix = ranges_of(sequence, length, shared, LEFT, PREFIX, SPLITS, KEYS, PREFIX_KEYS)
     begin(EARLY)
     if after - token != 1:
         return
     token = token.to(tl.int64)
-    share = own_share(length, oldest, SPLITS, KEYS)
-    own = tl.maximum(tl.cdiv(length - oldest, share), 1)
     if split >= own:
         return
+    share = own_share(length, oldest, SPLITS, KEYS)
     low = oldest + split * share
     high = tl.minimum(low + share, length)
 
@@ -228,16 +206,38 @@ def split_kernel(
         heads = tl.num_programs(1) * GROUP
         part = (sequence * heads + head).to(tl.int64) * (PREFIX + SPLITS)
         keep_part(acc, top, total, part_acc, part_top, part_total, part + PREFIX + split, in_group, dim, DIM_PAD)
-        tl.debug_barrier()
-        place = arrivals + sequence * tl.num_programs(1) + kv_head
-        if tl.atomic_add(place, 1, sem='acq_rel') == own - 1:
-            tl.debug_barrier()
-            acc, total = merge_parts(
-                part_acc, part_top, part_total, part, in_group, dim, prefix, own, PREFIX, SLOTS_PAD, CHUNK, ROWS,
-                DIM_PAD,
-            )
-            finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
-            tl.atomic_xchg(place, 0)
+
+
+@triton.jit
+def merge_splits_kernel(
+    out, part_acc, part_top, part_total, starts, lengths, shared, v_descale, output_scale,
+    out_token, out_head, v_descale_row, v_descale_head,
+    GROUP: tl.constexpr, LEFT: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr,
+    PREFIX: tl.constexpr, SPLITS: tl.constexpr, SLOTS_PAD: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr,
+    DIM: tl.constexpr, DIM_PAD: tl.constexpr, EARLY: tl.constexpr,
+):
+    """Program (sequence, query head): add up the parts of prefix_kernel and split_kernel."""
+    sequence, head = tl.program_id(0), tl.program_id(1)
+    token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
+    oldest, own, prefix = ranges_of(sequence, length, shared, LEFT, PREFIX, SPLITS, KEYS, PREFIX_KEYS)
+    begin(EARLY)
+    if (after - token != 1) | (own + prefix == 1):  # nothing, or written by split_kernel
+        return
+    token = token.to(tl.int64)
+    slot, dim = tl.arange(0, SLOTS_PAD), tl.arange(0, DIM_PAD)
+    used = (slot < prefix) | ((slot >= PREFIX) & (slot < PREFIX + own))
+    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * (PREFIX + SPLITS) + slot
+    top = tl.load(part_top + part, used, other=float('-inf'))
+    acc = tl.load(part_acc + part[:, None] * DIM_PAD + dim[None, :], used[:, None], other=0.0)
+    weight = tl.exp2(top - tl.max(top, 0))
+    total = tl.sum(tl.load(part_total + part, used, other=0.0) * weight, 0)
+    result = tl.sum(acc * weight[:, None], 0)
+    if V_DESCALE:
+        result *= tl.load(v_descale + sequence * v_descale_row + (head // GROUP) * v_descale_head)
+    result = result / total
+    if OUTPUT_SCALE:
+        result = tl.clamp(result / tl.load(output_scale), -LIMIT, LIMIT)
+    tl.store(out + token * out_token + head * out_head + dim, result.to(out.dtype.element_ty), dim < DIM)
 
 
 @triton.jit
@@ -361,6 +361,7 @@ def tile_kernel(
     elif RIGHT >= 0:
         high = tl.minimum(high, last + RIGHT)
     whole = low  # up to here every row sees every key
+    high = tl.maximum(high, low)  # of a sequence that has no keys
     if LEFT < 0:
         if CAUSAL:
             whole = tl.minimum(before + offset + 1, high) // KEYS * KEYS
@@ -368,6 +369,7 @@ def tile_kernel(
             whole = tl.minimum(before + offset + 1 + RIGHT, high) // KEYS * KEYS
         else:
             whole = high // KEYS * KEYS
+        whole = tl.maximum(whole, low)
     for first in range(low, whole, KEYS):
         acc, top, total = attend_tile(
             query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
@@ -413,12 +415,12 @@ def prompt_tiles(group: int, dim: int, itemsize: int, longest: int, room: int) -
 def prefix_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     """Launch sizes of prefix_kernel."""
     rows = max(32 if itemsize == 4 else 64, next_power_of_2(group))
-    return Tiles(rows, 32, 4, 1) if itemsize == 4 or dim > 128 else Tiles(rows, 64, 4, 3)
+    return Tiles(rows, 32, 4, 1) if itemsize == 4 or dim > 128 else Tiles(rows, 64, 4, 5)
 
 
 def prefix_splits(programs: int, device: torch.device) -> int:
-    """Splits of a shared prefix that fill the device about three times, the nearest power of two."""
-    return min(1 << max(0, round(log2(3 * multiprocessors(device) / programs))), 8)
+    """Splits of a shared prefix that fill the device nearly twice, the nearest power of two."""
+    return min(1 << max(0, round(log2(1.75 * multiprocessors(device) / programs))), 8)
 
 
 def split_count(sequences: int, kv_heads: int, longest: int, device: torch.device) -> int:
@@ -495,30 +497,27 @@ def unified_attention(
             **{name: options[name] for name in kept}, PREFIX=prefix, SPLITS=splits, ROWS=wide.rows, KEYS=wide.keys,
             **early_launch(q), num_warps=wide.warps, num_stages=wide.stages,
         )
+    kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')
+    sizes = {
+        'PREFIX': prefix, 'SPLITS': splits, 'KEYS': single.keys, 'PREFIX_KEYS': wide.keys if shares else single.keys
+    }
     split_kernel[(sequences, kv_heads, splits)](
-        q, k, v, out, *parts, arrivals(q, sequences * kv_heads) if slots > 1 else None, cu_seqlens_q, seqused_k,
-        block_table, shared_prefix, alibi_slopes, sinks, k_scales, v_scales, output_scale, softmax_scale, softcap,
-        *shared, **options, PREFIX=prefix, SPLITS=splits, SLOTS_PAD=next_power_of_2(slots), CHUNK=min(4, splits),
-        ROWS=single.rows, KEYS=single.keys, PREFIX_KEYS=wide.keys if shares else 1, **early_launch(q),
-        num_warps=single.warps, num_stages=single.stages,
+        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix, alibi_slopes, sinks, k_scales,
+        v_scales, output_scale, softmax_scale, softcap, *shared, **options, **sizes, ROWS=single.rows,
+        **early_launch(q), num_warps=single.warps, num_stages=single.stages,
     )
+    if slots > 1:
+        merge_splits_kernel[(sequences, heads)](
+            out, *parts, cu_seqlens_q, seqused_k, shared_prefix, v_scales, output_scale, out.stride(0), out.stride(1),
+            *strides(v_scales), **{name: options[name] for name in kept}, **sizes, SLOTS_PAD=next_power_of_2(slots),
+            **early_launch(q), num_warps=4 if slots > 8 else 2,
+        )
 
 
 def scratch(parts: int, dim: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Buffers for partial results: accumulators, maxima, sums."""
     buffer = torch.empty(parts * (dim + 2), dtype=torch.float32, device=device)
     return buffer[: parts * dim], buffer[parts * dim : parts * (dim + 1)], buffer[parts * (dim + 1) :]
-
-
-def arrivals(q: torch.Tensor, places: int) -> torch.Tensor:
-    """Counters that are zero between launches; launches of one stream follow one another and share them."""
-    stream = torch.cuda.current_stream(q.device).cuda_stream if q.is_cuda else 0
-    return zeros(next_power_of_2(max(places, 4096)), q.device, stream)
-
-
-@cache
-def zeros(places: int, device: torch.device, stream: int) -> torch.Tensor:
-    return torch.zeros(places, dtype=torch.int32, device=device)
 
 
 def per_head(scale: torch.Tensor | None, sequences: int, kv_heads: int) -> torch.Tensor | None:
