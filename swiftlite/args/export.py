@@ -23,7 +23,9 @@ class ExportArgs(PromptArgs, CheckpointArgs):
         group='export',
         aliases=('merge_lora_and_save',),
     )
-    output_dir: str | None = arg(None, 'folder to write', group='export', shown='<ckpt_dir>-merged')
+    output_dir: str | None = arg(
+        None, 'folder to write', group='export', aliases=('export_dir',), shown='<ckpt_dir>-merged'
+    )
     overwrite: bool = arg(
         False, 'replace the folder if it exists', group='export', aliases=('exist_ok', 'replace_if_exists')
     )

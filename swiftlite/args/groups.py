@@ -36,7 +36,7 @@ class WeightsArgs(Args):
         None,
         'folder or hub id of the weights; the type is found from its config. A model type is accepted too',
         group='model',
-        aliases=('model',),
+        aliases=('model', 'model_name_or_path'),
     )
     model_revision: str | None = arg(None, 'branch, tag or commit on the hub', group='model', aliases=('revision',))
     custom_register_path: str | None = arg(
@@ -63,7 +63,7 @@ class CheckpointArgs(WeightsArgs):
         None,
         'checkpoint folder of sft or export; everything else about the model is recovered from it',
         group='model',
-        aliases=('adapters',),
+        aliases=('adapters', 'adapter_name_or_path'),
     )
     load_args_from_ckpt_dir: bool = arg(
         True, 'recover the template, dtype and system prompt from the sft_args.json in --ckpt_dir', group='model'
@@ -151,7 +151,7 @@ class DataArgs(Args):
         0.01,
         'share of --dataset that is held out when there is no --val_dataset',
         group='data',
-        aliases=('split_dataset_ratio',),
+        aliases=('split_dataset_ratio', 'val_size'),
         low=0,
         high=0.99,
     )

@@ -49,8 +49,25 @@ ANY = table(
     refused(DTYPE, 'bf16 fp16'),
 )
 
+# keys of LLaMA-Factory's files that are no other names of fields
+LLAMA_FACTORY = table(
+    needless('every training here is one of conversations or plain text', 'stage=sft|pt do_train=true'),
+    needless('a run always gets a folder of its own', 'overwrite_output_dir'),
+    needless(BY_ITSELF, 'overwrite_cache preprocessing_num_workers flash_attn low_cpu_mem_usage'),
+    needless('loss curves are drawn whenever matplotlib is there', 'plot_loss'),
+    needless('compute is always in the dtype of the weights', 'pure_bf16'),
+    refused('use --max_length, and --truncation_strategy truncation_left to cut longer rows', 'cutoff_len'),
+    refused(NUMBER, 'max_samples'),
+    refused('give the files themselves, or --custom_dataset_info', 'dataset_dir=data'),
+    refused('use --val_dataset', 'eval_dataset'),
+    refused('a message that says "loss": false is not learnt, every other assistant turn is', 'train_on_prompt'),
+    refused('a message that says "loss": false is not learnt, every other assistant turn is', 'mask_history'),
+    refused(LATER, 'neat_packing loraplus_lr_ratio pissa_init additional_target freeze_trainable_layers=2'),
+)
+
 SFT = table(
     ANY,
+    LLAMA_FACTORY,
     needless('all rows are encoded before the training starts', 'lazy_tokenize'),
     needless(
         BY_ITSELF,
@@ -129,7 +146,7 @@ SFT = table(
     refused('run swiftlite export --merge_lora true on the checkpoint', 'merge_lora merge_lora_and_save'),
     refused(
         'name the model with --model_type or --model_id_or_path; --resume_from_checkpoint goes on with a run',
-        'ckpt_dir adapters load_args',
+        'ckpt_dir adapters adapter_name_or_path load_args',
     ),
 )
 
@@ -179,6 +196,9 @@ EXPORT = table(
         NO_TEXT,
         """max_new_tokens do_sample temperature top_k top_p repetition_penalty num_beams stop_words stream
         verbose eval_human save_result result_dir max_length truncation_strategy""",
+    ),
+    needless(
+        'weights are written as the base has them', 'export_size export_device export_legacy_format finetuning_type'
     ),
     needless('the merged weights have the dtype of the base model', 'dtype torch_dtype'),
     refused(MERGE_ONLY, 'quantization vllm_quantization'),

@@ -26,14 +26,14 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         'lora',
         'lora: a small adapter; full: every weight',
         group='tuner',
-        aliases=('train_type', 'tuner_type'),
+        aliases=('train_type', 'tuner_type', 'finetuning_type'),
         choices=('lora', 'full'),
     )
     lora_target_modules: list[str] = arg(
         ['DEFAULT'],
         "linear layers that get an adapter: DEFAULT (the family's attention inputs), ALL, or names such as q_proj",
         group='tuner',
-        aliases=('target_modules',),
+        aliases=('target_modules', 'lora_target'),
         split=',',
     )
     lora_rank: int = arg(8, 'rank of the adapter', group='tuner', low=1)
