@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from swiftlite.data.rows import SUFFIXES, Drops, Row, load_rows, names
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError, nearest
+from swiftlite.eval.calls import as_text
 
 if TYPE_CHECKING:
     from swiftlite.args.eval import EvalArgs
@@ -87,9 +88,7 @@ def _item(row: Row, drops: Drops) -> Item | None:
     if last['role'] != 'assistant':
         drops.add('there is no answer to compare with', row.where)
         return None
-    label = last['content'] if isinstance(last['content'], str) else ''
-    if last.get('tool_calls'):
-        label += json.dumps(last['tool_calls'], ensure_ascii=False)
+    label = as_text(last['content'], last.get('tool_calls'))
     asked = before if any(message['role'] == 'user' for message in before) else []
     choices = tuple(asked[-1].get('choices', ())) if asked else ()
     return Item(asked, label, row.messages, row.tools, row.where, choices)

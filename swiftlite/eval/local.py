@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.eval.calls import as_text
 from swiftlite.eval.items import Item
 from swiftlite.infer.seeds import row_seed
 from swiftlite.infer.session import Session, sampling
@@ -59,10 +60,14 @@ class LocalTarget:
         texts = [''] * len(asked)
         seeds = [row_seed(self._args.seed, index) for index, _ in asked]
         prompts = [prompt for _, prompt in asked]
+        by_index = dict(items)
         for place, delta in self.session.answer(prompts, seeds=seeds, at_once=self._args.eval_batch_size):
             texts[place] += delta.text
             if delta.finish_reason is not None:
-                yield asked[place][0], {'response': texts[place], 'finish_reason': delta.finish_reason}
+                index, text = asked[place][0], texts[place]
+                if by_index[index].tools:
+                    text = as_text(*self.session.template.parse_tool_calls(text))
+                yield index, {'response': text, 'finish_reason': delta.finish_reason}
 
     def likelihoods(self, items: Sequence[tuple[int, Item]]) -> Iterator[tuple[int, Facts]]:
         """(row, log-probability of its answers' tokens, their number, how many of them are the likeliest).

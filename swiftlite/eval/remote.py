@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from swiftlite.errors import SwiftliteError, nearest
+from swiftlite.eval.calls import api_messages, as_text
 from swiftlite.eval.items import Item
 from swiftlite.infer.seeds import row_seed
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 AT_ONCE = 8
 SILENCE = 600  # seconds
-OURS = ('choices', 'loss')  # what rows say of a message beside the API's fields
 NO_LIKELIHOOD = 'perplexity and token accuracy need one of swiftlite or vLLM, or the model itself'
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a request that the server could not take is repeated
 BUSY = (408, 429, 500, 502, 503, 504)
@@ -132,8 +132,9 @@ class UrlTarget:
             reply = self._send('POST', path, self._shortened(body))
         try:
             choice = reply['choices'][0]
-            text = choice['message'].get('content') if self._chat else choice['text']
-            return {'response': text or '', 'finish_reason': choice.get('finish_reason')}
+            said = choice['message'] if self._chat else {'content': choice['text']}
+            text = as_text(said.get('content'), said.get('tool_calls'))
+            return {'response': text, 'finish_reason': choice.get('finish_reason')}
         except (KeyError, IndexError, TypeError, AttributeError):
             raise SwiftliteError(f"{self.url} answered with something else than OpenAI's API") from None
 
@@ -183,7 +184,7 @@ class UrlTarget:
 
     def _messages(self, given: Sequence[Facts]) -> list[Facts]:
         """Messages as the API takes them, with --system before them where they bring none."""
-        messages = [{key: value for key, value in message.items() if key not in OURS} for message in given]
+        messages = api_messages(given)
         if self._args.system and messages[0]['role'] != 'system':
             messages.insert(0, {'role': 'system', 'content': self._args.system})
         return messages
