@@ -102,7 +102,7 @@ KINDS = ('str', 'int', 'float', 'bool', 'list[str]', 'list[int]', 'list[list[int
 
 
 def _plain(message: str) -> str:
-    message = message.removeprefix('Input should ').rstrip('.')
+    message = message.removeprefix('Input should ').rstrip('.').replace('valid dictionary', 'JSON object')
     return message if message.startswith(('be ', 'have ', 'match ')) else f'follow its type ({message})'
 
 

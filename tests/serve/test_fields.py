@@ -5,6 +5,7 @@ import re
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from swiftlite.serve import responses
@@ -229,3 +230,27 @@ def test_json_schema_of_the_client(client: openai.OpenAI) -> None:
     answer = chat(client, response_format=response_format, max_tokens=120, temperature=1, seed=2).choices[0]
     person = json.loads(answer.message.content)
     assert set(person) == {'name', 'age'} and len(person['name']) <= 8 and answer.finish_reason == 'stop'
+
+
+def test_helpers_of_the_client(tiny_chat: openai.OpenAI) -> None:
+    """`parse` takes a class for a schema and gives an object of it; `stream` puts a stream together."""
+
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    question = 'Anna Weber is 34 years old and lives in Berlin. Give me name, age as JSON.'
+    options = {'model': 'tiny-model', 'messages': [{'role': 'user', 'content': question}], 'response_format': Person}
+    person = tiny_chat.chat.completions.parse(**options).choices[0].message.parsed
+    assert person == Person(name='Anna Weber', age=34)
+    with tiny_chat.chat.completions.stream(**options) as events:
+        kinds = [event.type for event in events]
+        final = events.get_final_completion()
+    assert final.choices[0].message.parsed == person and 'content.done' in kinds
+    parameters = {'type': 'object', 'properties': {'city': {'type': 'string'}}, 'required': ['city']}
+    parameters['additionalProperties'] = False
+    function = {'name': 'get_weather', 'parameters': parameters, 'strict': True}
+    ask = {'model': 'tiny-model', 'messages': [{'role': 'user', 'content': "What's the weather in Paris?"}]}
+    with tiny_chat.chat.completions.stream(**ask, tools=[{'type': 'function', 'function': function}]) as events:
+        (call,) = events.get_final_completion().choices[0].message.tool_calls
+    assert call.function.parsed_arguments == {'city': 'Paris'}

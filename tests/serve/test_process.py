@@ -202,6 +202,7 @@ def test_behind_https_with_keys_names_and_a_template(tmp_path: Path) -> None:
     )
     flags = ['--model', 'tiny-chat', '--served-model-name', 'one', 'two', '--api-key', 'first', 'second']
     flags += ['--ssl-keyfile', str(key), '--ssl-certfile', str(certificate), '--chat-template', str(template)]
+    flags += ['--max-queued-requests', '3', '--max-num-seqs', '2', '--request-timeout', '50', '--max-body-size', '0.01']
     flags += ['--max-model-len', '1024', '--allowed-origins', '["*"]', '--log-interval', '0.2', '--verbose', 'false']
     with ServerProcess(*flags) as deployed:
         assert deployed.url.startswith('https://')
@@ -222,6 +223,8 @@ def test_behind_https_with_keys_names_and_a_template(tmp_path: Path) -> None:
                 body = {'model': name, 'messages': messages, 'max_tokens': 60, 'ignore_eos': True}
                 answer = client.post('/v1/chat/completions', json=body)
                 assert answer.status_code == 200 and answer.json()['usage']['completion_tokens'] == 60
+            assert client.post('/v1/completions', json={'prompt': 'a', 'n': 6}).status_code == 400
+            assert client.post('/v1/completions', json={'prompt': 'a' * 11_000}).status_code == 413
         deployed.wait_for(r'tokens/s, KV cache \d+ % used', timeout=20)
         with pytest.raises(httpx.ConnectError, match='certificate'):
             httpx.get(deployed.url)
