@@ -46,7 +46,7 @@ ANY = table(
     refused(TEXT, 'rescale_image=-1 max_pixels norm_bbox'),
     refused('added tokens would need trained embeddings', 'new_special_tokens'),
     refused('models are language models', 'task_type=causal_lm num_labels problem_type'),
-    refused(DTYPE, 'bf16 fp16'),
+    refused(DTYPE, 'bf16 fp16 pure_bf16'),
 )
 
 # keys of LLaMA-Factory's files that are no other names of fields
@@ -55,7 +55,6 @@ LLAMA_FACTORY = table(
     needless('a run always gets a folder of its own', 'overwrite_output_dir'),
     needless(BY_ITSELF, 'overwrite_cache preprocessing_num_workers flash_attn low_cpu_mem_usage'),
     needless('loss curves are drawn whenever matplotlib is there', 'plot_loss'),
-    needless('compute is always in the dtype of the weights', 'pure_bf16'),
     refused('use --max_length, and --truncation_strategy truncation_left to cut longer rows', 'cutoff_len'),
     refused(NUMBER, 'max_samples'),
     refused('give the files themselves, or --custom_dataset_info', 'dataset_dir=data'),
@@ -197,9 +196,8 @@ EXPORT = table(
         """max_new_tokens do_sample temperature top_k top_p repetition_penalty num_beams stop_words stream
         verbose eval_human save_result result_dir max_length truncation_strategy""",
     ),
-    needless(
-        'weights are written as the base has them', 'export_size export_device export_legacy_format finetuning_type'
-    ),
+    needless('weights are written as the base has them', 'export_size export_device export_legacy_format'),
+    needless('it is read from the checkpoint', 'finetuning_type'),
     needless('the merged weights have the dtype of the base model', 'dtype torch_dtype'),
     refused(MERGE_ONLY, 'quantization vllm_quantization'),
     refused('export merges the LoRA in --ckpt_dir', 'lora_modules vllm_lora_modules'),

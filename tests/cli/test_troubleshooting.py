@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swiftlite.args.inventory import MS_SWIFT, MS_SWIFT_LATER
+from swiftlite.args.refused import TABLES
 from swiftlite.cli.main import COMMANDS
 from swiftlite.cli.parse import flags
 from swiftlite.registry.vllm_flags import ENGINE, SERVER
@@ -55,7 +56,7 @@ def test_there_are_enough():
 def test_flags_in_the_docs_exist(page):
     known = {flag.lstrip('-') for c in COMMANDS.values() for row in flags(c.load()) for flag in row.names}
     known |= {name for table in (MS_SWIFT, MS_SWIFT_LATER) for names in table.values() for name in names}
-    known |= {*ENGINE, *SERVER}
+    known |= {*ENGINE, *SERVER, *(name for table in TABLES.values() for name in table)}
     text = re.sub(r'^```(?!bash|\n).*?^```', '', page.read_text(encoding='utf-8'), flags=re.M | re.S)
     named = set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', text)) - OTHERS - WRONG
     assert {name for name in named if name[2:].replace('-', '_').removeprefix('no_') not in known} == set()
