@@ -125,7 +125,8 @@ class BatchState:
         for start, ids in zip(plan.new, tokens, strict=True):
             self.tokens[start.slot, : len(ids)] = ids
             p = start.params
-            self.prompt_lens[start.slot], self.first_end[start.slot] = start.prompt_len, start.prompt_len + p.min_tokens
+            self.prompt_lens[start.slot] = start.prompt_len
+            self.first_end[start.slot] = min(start.prompt_len + p.min_tokens, self.max_len + 1)
             processed = has_processors(p)
             self.processed_starts += processed
             self.params[start.slot] = p
