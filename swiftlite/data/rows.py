@@ -1,9 +1,11 @@
 """Data files and named data sets read into conversations, with every row that is left out counted."""
 
+import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from swiftlite.data.columns import RowError, to_conversation
@@ -22,10 +24,11 @@ class Row:
     tools: list[dict[str, Any]] | None
     where: str  # 'my.jsonl, line 3'
 
-    @property
-    def key(self) -> str:
+    @cached_property
+    def key(self) -> bytes:
         """The same for rows that say the same."""
-        return json.dumps([self.messages, self.tools], ensure_ascii=False, sort_keys=True, default=str)
+        text = json.dumps([self.messages, self.tools], ensure_ascii=False, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).digest()
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,10 @@ def _count(spec: str) -> tuple[str, int | None]:
     source, mark, number = spec.rpartition('#')
     if not mark or os.path.isfile(os.path.expanduser(spec)):
         return spec, None
-    if not re.fullmatch(r'[0-9]+', number) or int(number) == 0:
-        raise UsageError(f"the data set '{spec}': a positive number of rows is expected after #, not '{number}'")
+    if not re.fullmatch(r'[0-9]{1,8}', number) or int(number) == 0:
+        raise UsageError(
+            f"the data set '{spec}': a positive number of rows is expected after #, of at most 8 digits, not '{number:.20}'"
+        )
     return source, int(number)
 
 

@@ -26,6 +26,8 @@ def split_parts(parts: Sequence[Part], ratio: float, seed: int) -> tuple[list[Ro
     The share is one of the distinct rows, each held out once. What is left of a part is then repeated, up to what was
     wanted less what was taken.
     """
+    if ratio <= 0:
+        return [row for part in parts for row in repeated(part, seed)], []
     distinct = list({row.key: row for part in parts for row in part.rows}.values())
     _, held = held_out(distinct, ratio, seed)
     keys = {row.key for row in held}

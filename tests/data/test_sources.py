@@ -98,6 +98,8 @@ def test_parquet_needs_its_reader(repository, monkeypatch, tmp_path):
         ('alpaca-zhh', "did you mean 'alpaca-zh'"),
         ('someone/theirs#0', 'a positive number'),
         ('someone/theirs#²', 'a positive number'),
+        ('self-cognition#999999999999', 'at most 8 digits'),
+        ('self-cognition#' + '9' * 9999, 'at most 8 digits'),
         ('nowhere/rows.jsonl', 'neither a file nor one of'),
         ('.', 'is a folder'),
     ],
