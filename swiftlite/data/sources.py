@@ -75,7 +75,8 @@ def _count(spec: str) -> tuple[str, int | None]:
         return spec, None
     if not re.fullmatch(r'[0-9]{1,8}', number) or int(number) == 0:
         raise UsageError(
-            f"the data set '{spec}': a positive number of rows is expected after #, of at most 8 digits, not '{number:.20}'"
+            f"the data set '{source}': a positive number of rows is expected after #, of at most 8 digits, "
+            f"not '{number:.20}'"
         )
     return source, int(number)
 
