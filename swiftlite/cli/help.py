@@ -2,7 +2,7 @@
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from swiftlite.args.fields import Args
 from swiftlite.cli.parse import KINDS, Flag, flags
@@ -10,8 +10,8 @@ from swiftlite.cli.parse import KINDS, Flag, flags
 LEFT = 32  # columns of the flags
 
 
-def overview(commands: Mapping[str, str]) -> str:
-    """The help of ``swiftlite`` itself: its commands, each with one line."""
+def overview(commands: Mapping[str, str], routes: Mapping[str, Sequence[str]]) -> str:
+    """The help of ``swiftlite`` itself: its commands, each with one line, and their other names."""
     lines = [
         'swiftlite: fine-tune, merge, run and serve chat models.',
         '',
@@ -19,13 +19,14 @@ def overview(commands: Mapping[str, str]) -> str:
         '',
     ]
     lines += _row(commands.items(), 12)
+    lines += ['', 'also:', *_row(((name, ' '.join(words)) for name, words in routes.items()), 12)]
     lines += [
         '',
         'A first try, without any download:',
         '  swiftlite infer --model_type tiny-chat',
         '',
         "'swiftlite COMMAND --help' explains each. - and _ are the same in flags; lists are separated by spaces;",
-        "'--config file.yaml' holds flags, one a line as 'name: value'.",
+        "'--config file.yaml', or a file as the first word, holds flags, one a line as 'name: value'.",
     ]
     return '\n'.join(lines)
 

@@ -85,7 +85,7 @@ def _dispatch(argv: list[str]) -> int:
     if argv and argv[0] == 'help':
         argv = [*argv[1:], '--help']
     if not argv or argv[0] in ('--help', '-h'):
-        print(overview({name: command.load().summary for name, command in COMMANDS.items()}))
+        print(overview({name: command.load().summary for name, command in COMMANDS.items()}, ROUTES))
         return 0 if argv else 2
     name, words = argv[0].replace('_', '-').lower(), argv[1:]
     if name in ABSENT:
