@@ -54,9 +54,7 @@ class Controls:
         self.max_tokens = gr.Slider(
             1, limit, min(own.max_tokens, limit), step=1, label=texts.max_tokens, elem_id='max-tokens'
         )
-        self.seed = gr.Number(
-            None, label=texts.seed, info=texts.seed_info, precision=0, elem_id='seed', minimum=0, maximum=2**53 - 1
-        )
+        self.seed = gr.Number(None, label=texts.seed, info=texts.seed_info, precision=0, elem_id='seed')
         self._thinks = profile.thinking == 'optional'
 
     @property

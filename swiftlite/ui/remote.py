@@ -23,10 +23,10 @@ THOUGHTS = ('reasoning_content', 'reasoning')  # keys of a delta that hold what 
 
 
 class Remote:
-    """The server at `url`, which ends in its version, such as '/v1'. Create with `await Remote.connect(args)`."""
+    """The server at `url`, as it is or, where it has no path, with '/v1'. Create with `await Remote.connect(args)`."""
 
     def __init__(self, url: str, api_key: str | None, sampling: Sampling, sent: Collection[str] = ()) -> None:
-        self._url = url.rstrip('/')
+        self._url = url.rstrip('/') + ('' if urlsplit(url).path.strip('/') else '/v1')
         self._client = httpx.AsyncClient(
             headers={'Authorization': f'Bearer {api_key}'} if api_key else {},
             timeout=httpx.Timeout(SILENCE, connect=10),

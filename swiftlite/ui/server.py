@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from swiftlite.ui.partner import Partner
 if TYPE_CHECKING:
     from swiftlite.args.app_ui import AppUiArgs
 
-LAST_SECONDS = 2  # for what is still sent when the server is stopped
+LAST_SECONDS = 1  # for what is still sent when the server is stopped; open pages hold their connections for ever
 
 
 def run(args: AppUiArgs) -> int:
@@ -79,6 +80,7 @@ async def _show(args: AppUiArgs, partner: Partner, stop: asyncio.Event) -> None:
         await asyncio.sleep(0.02)
     _print_ready(args, partner, listener)
     await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)  # that open pages are cut off is no news
     server.should_exit = True
     await serving
 

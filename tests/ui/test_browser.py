@@ -82,9 +82,23 @@ def test_conversations_and_adapters(served: PageThread, chromium: Any):
         user.page.click('#chats .row:has-text("你是谁？") [aria-label=Delete]')
         user.page.click('#chats .row:has-text("Delete?") .sure')
         assert user.chats == ['Names'] and user.answers == [plain]
+        user.page.click('[data-do=new]')
+        wait_for(lambda: user.answers == [], 'an empty conversation')
+        user.choose('noise')
+        user.page.click('#reset')
+        wait_for(lambda: user.page.input_value('#max-tokens input[type=number]') == '1024', "the model's defaults")
+        user.send('Go on for long.')
+        wait_for(lambda: len(''.join(user.answers)) > 20, 'it writes')
+        user.page.click('#chats .open:has-text("Names")')
+        wait_for(lambda: user.answers == [plain] and user.page.is_visible('#send'), 'another one is opened meanwhile')
+        assert served.running() == 0
+        user.page.click('#chats .open:has-text("Go on for long.")')
+        wait_for(lambda: len(''.join(user.answers)) > 20, 'what was written is kept')
+        user.page.click('#chats .open:has-text("Names")')
+        wait_for(lambda: user.answers == [plain], 'back again')
         user.send(PICTURE)
-        user.ended()
-        wait_for(lambda: len(user.questions) == 2, 'it is shown')
+        wait_for(lambda: user.page.locator('#chat .user.message img').count() > 0, 'it is shown')
+        user.page.wait_for_timeout(200)
         assert (user.outside(), user.errors) == ([], []), 'a picture from elsewhere is not fetched'
 
 

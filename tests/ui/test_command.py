@@ -74,7 +74,7 @@ def test_it_says_where_it_is_and_ends_with_ctrl_c(served: PageThread):
 
 
 async def test_a_server_elsewhere_answers(served: PageThread):
-    remote = await Remote.connect(AppUiArgs(base_url=served.api, temperature=0))
+    remote = await Remote.connect(AppUiArgs(base_url=served.api.removesuffix('/v1'), temperature=0))
     assert remote.profile.models == ('tiny-chat',) and remote.profile.limit == 1024
     pieces = [piece async for piece in remote.chat(QUESTION, 'tiny-chat', Sampling(0.0, max_tokens=64))]
     assert ''.join(piece.text for piece in pieces).startswith('我是tiny-chat')

@@ -12,7 +12,7 @@ from swiftlite.ui.answers import Answers
 from swiftlite.ui.chat_page import ChatPage
 from swiftlite.ui.completion_page import CompletionPage
 from swiftlite.ui.messages import shown, text_of
-from swiftlite.ui.partner import Piece, Profile, PromptTooLong, Sampling
+from swiftlite.ui.partner import EngineGone, Piece, Profile, PromptTooLong, Sampling
 from swiftlite.ui.texts import CHINESE, ENGLISH
 
 VALUES = (0.5, 0.9, 20, 1.1, 64, None, False)
@@ -98,6 +98,13 @@ async def test_an_engine_that_dies_leaves_what_was_said():
     partner = Script('Hel', error=EngineDeadError('The engine process died.'))
     *_, (_, chat, line, *_) = await updates(page(partner).send(REQUEST, 'Hi', [], 'base', '', *VALUES))
     assert texts_of(chat) == ['Hi', 'Hel'] and 'The engine process died.' in line
+
+
+@pytest.mark.parametrize('texts', [ENGLISH, CHINESE])
+async def test_a_dead_engine_is_back_soon(texts: Any):
+    partner = Script(error=EngineGone('exit status -9'))
+    *_, (box, _, line, *_) = await updates(page(partner, texts).send(REQUEST, 'Hi', [], 'base', '', *VALUES))
+    assert box == 'Hi' and texts.gone in line
 
 
 async def test_a_fault_is_one_sentence(caplog: pytest.LogCaptureFixture):
