@@ -7,6 +7,7 @@ from dataclasses import InitVar, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
+from ..errors import nearest
 from .errors import RequestError
 from .structured import StructuredOutputsParams, structured
 
@@ -94,6 +95,12 @@ class SamplingParams:
     logits_processors: InitVar[Any] = None
     flat_logprobs: InitVar[Any] = None
     extra_args: InitVar[Any] = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> SamplingParams:
+        for name in kwargs:
+            if name not in cls.__dataclass_fields__:
+                raise RequestError(f"SamplingParams has no field '{name}'{nearest(name, field_names())}.")
+        return super().__new__(cls)
 
     def __post_init__(self, guided_decoding: Any, best_of: Any, *refused: Any) -> None:
         names = [name for name in REFUSED if name != 'best_of']

@@ -71,6 +71,7 @@ def one(llm, **params):
         ('length_penalty', 0.5, 'LLM.beam_search'),
         ('logits_processors', [len], 'logit_bias, bad_words'),
         ('flat_logprobs', True, 'one dict a token'),
+        ('temperatur', 0.5, "no field 'temperatur'; did you mean 'temperature'"),
         ('structured_outputs', 'json', 'or a dict, got str'),
     ],
 )
