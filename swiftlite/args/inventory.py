@@ -48,6 +48,9 @@ EXPORT = f"""{INFER} to_peft_format to_ollama ollama_output_dir gguf_file quant_
 quant_device_map quant_output_dir quant_batch_size push_to_hub hub_model_id hub_private_repo commit_message
 to_megatron to_hf megatron_output_dir hf_output_dir pp"""
 
+EVAL = """eval_dataset eval_few_shot eval_limit name eval_url eval_token eval_is_chat_model custom_eval_config
+eval_use_cache eval_output_dir eval_backend eval_batch_size eval_nproc deploy_timeout"""
+
 # the flags of ms-swift 2.6 by command
 MS_SWIFT: dict[str, list[str]] = {
     'sft': SFT.split(),
@@ -58,6 +61,7 @@ MS_SWIFT: dict[str, list[str]] = {
         *INFER.split(),
         *['host', 'port', 'api_key', 'ssl_keyfile', 'ssl_certfile', 'owned_by', 'served_model_name', 'log_interval'],
     ],
+    'eval': [*INFER.split(), *EVAL.split()],
 }
 
 # further names of ms-swift 3.x and 4.x

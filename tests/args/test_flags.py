@@ -134,7 +134,7 @@ def test_no_flag_is_listed_twice(tables):
 
 def test_the_inventory_is_the_whole_of_ms_swift():
     assert {command: len(names) for command, names in MS_SWIFT.items()} == {
-        'sft': 212, 'infer': 83, 'export': 102, 'app-ui': 88, 'deploy': 91,
+        'sft': 212, 'infer': 83, 'export': 102, 'app-ui': 88, 'deploy': 91, 'eval': 97,
     }  # fmt: skip
 
 
