@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,6 +79,14 @@ class StepGraphs:
 
     def capture(self, forward: Callable[[StepShape], tuple[StepTensors, torch.Tensor]]) -> None:
         """Capture `forward` for every shape, the largest first so that the others reuse its memory."""
+        gc.collect()  # what is freed during a capture spoils it
+        gc.disable()
+        try:
+            self._capture(forward)
+        finally:
+            gc.enable()
+
+    def _capture(self, forward: Callable[[StepShape], tuple[StepTensors, torch.Tensor]]) -> None:
         pool = torch.cuda.graph_pool_handle()
         shapes = [StepShape(n, min(n, self.max_rows), True) for n in self._mixed]
         shapes += [StepShape(n, n, False) for n in self._decode]

@@ -111,26 +111,26 @@ def finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE: tl.con
 
 
 @triton.jit
-def own_share(length, oldest, SPLITS: tl.constexpr, KEYS: tl.constexpr):
+def own_share(length, oldest, splits, KEYS: tl.constexpr):
     """Keys of a split of [oldest, length)."""
-    return tl.maximum(tl.cdiv(tl.cdiv(length - oldest, SPLITS), KEYS) * KEYS, MIN_SHARE)
+    return tl.maximum(tl.cdiv(tl.cdiv(length - oldest, splits), KEYS) * KEYS, MIN_SHARE)
 
 
 @triton.jit
 def ranges_of(
-    sequence, length, shared, LEFT: tl.constexpr, PREFIX: tl.constexpr, SPLITS: tl.constexpr, KEYS: tl.constexpr,
+    sequence, length, shared, prefix_splits, splits, LEFT: tl.constexpr, SHARES: tl.constexpr, KEYS: tl.constexpr,
     PREFIX_KEYS: tl.constexpr,
 ):
-    """A sequence's first key of its own, how many splits they take, and how many splits of a shared prefix there are."""
+    """A sequence's first key of its own, the splits its own keys take, those of its shared prefix."""
     oldest, prefix = length * 0, length * 0
     if LEFT >= 0:
         oldest = tl.maximum(length - 1 - LEFT, 0) // KEYS * KEYS
-    if PREFIX > 0:
+    if SHARES:
         common = tl.load(shared + 2)
         sharing = (sequence >= tl.load(shared)) & (sequence < tl.load(shared + 1)) & (common > 0)
         oldest = tl.where(sharing, common, oldest)
-        prefix = tl.where(sharing, tl.cdiv(common, own_share(common, 0, PREFIX, PREFIX_KEYS)), 0)
-    own = tl.maximum(tl.cdiv(length - oldest, own_share(length, oldest, SPLITS, KEYS)), 1)
+        prefix = tl.where(sharing, tl.cdiv(common, own_share(common, 0, prefix_splits, PREFIX_KEYS)), 0)
+    own = tl.maximum(tl.cdiv(length - oldest, own_share(length, oldest, splits, KEYS)), 1)
     return oldest, own, prefix
 
 
@@ -141,31 +141,33 @@ def keep_part(acc, top, total, part_acc, part_top, part_total, part, mask, dim, 
     tl.store(part_total + part, total, mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['prefix_splits', 'splits'])
 def split_kernel(
     q, k, v, out, part_acc, part_top, part_total, starts, lengths, table, shared, slopes, sinks, k_descale, v_descale,
-    output_scale, scale, softcap,
+    output_scale, scale, softcap, prefix_splits, splits,
     q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
     table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
     ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
     V_DESCALE: tl.constexpr,
-    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, PREFIX: tl.constexpr,
-    SPLITS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
-    EARLY: tl.constexpr,
+    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SHARES: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
+    PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel."""
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     # written long before the previous kernel
     token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
-    oldest, own, prefix = ranges_of(sequence, length, shared, LEFT, PREFIX, SPLITS, KEYS, PREFIX_KEYS)
+    oldest, own, prefix = ranges_of(
+        sequence, length, shared, prefix_splits, splits, LEFT, SHARES, KEYS, PREFIX_KEYS
+    )
     begin(EARLY)
     if after - token != 1:
         return
     token = token.to(tl.int64)
     if split >= own:
         return
-    share = own_share(length, oldest, SPLITS, KEYS)
+    share = own_share(length, oldest, splits, KEYS)
     low = oldest + split * share
     high = tl.minimum(low + share, length)
 
@@ -198,35 +200,35 @@ def split_kernel(
         if split == 0:
             acc, top, total = add_sink(acc, top, total, sinks, head, in_group)
     at = token * out_token + head[:, None] * out_head + dim[None, :]
-    if PREFIX + SPLITS == 1:
-        finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
-    elif own + prefix == 1:
+    if own + prefix == 1:
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
     else:
         heads = tl.num_programs(1) * GROUP
-        part = (sequence * heads + head).to(tl.int64) * (PREFIX + SPLITS)
-        keep_part(acc, top, total, part_acc, part_top, part_total, part + PREFIX + split, in_group, dim, DIM_PAD)
+        part = (sequence * heads + head).to(tl.int64) * (prefix_splits + splits) + prefix_splits + split
+        keep_part(acc, top, total, part_acc, part_top, part_total, part, in_group, dim, DIM_PAD)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['prefix_splits', 'splits'])
 def merge_splits_kernel(
-    out, part_acc, part_top, part_total, starts, lengths, shared, v_descale, output_scale,
+    out, part_acc, part_top, part_total, starts, lengths, shared, v_descale, output_scale, prefix_splits, splits,
     out_token, out_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, LEFT: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr,
-    PREFIX: tl.constexpr, SPLITS: tl.constexpr, SLOTS_PAD: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr,
+    SHARES: tl.constexpr, SLOTS_PAD: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (sequence, query head): add up the parts of prefix_kernel and split_kernel."""
     sequence, head = tl.program_id(0), tl.program_id(1)
     token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
-    oldest, own, prefix = ranges_of(sequence, length, shared, LEFT, PREFIX, SPLITS, KEYS, PREFIX_KEYS)
+    _, own, prefix = ranges_of(
+        sequence, length, shared, prefix_splits, splits, LEFT, SHARES, KEYS, PREFIX_KEYS
+    )
     begin(EARLY)
     if (after - token != 1) | (own + prefix == 1):  # nothing, or written by split_kernel
         return
     token = token.to(tl.int64)
     slot, dim = tl.arange(0, SLOTS_PAD), tl.arange(0, DIM_PAD)
-    used = (slot < prefix) | ((slot >= PREFIX) & (slot < PREFIX + own))
-    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * (PREFIX + SPLITS) + slot
+    used = (slot < prefix) | ((slot >= prefix_splits) & (slot < prefix_splits + own))
+    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * (prefix_splits + splits) + slot
     top = tl.load(part_top + part, used, other=float('-inf'))
     acc = tl.load(part_acc + part[:, None] * DIM_PAD + dim[None, :], used[:, None], other=0.0)
     weight = tl.exp2(top - tl.max(top, 0))
@@ -240,12 +242,12 @@ def merge_splits_kernel(
     tl.store(out + token * out_token + head * out_head + dim, result.to(out.dtype.element_ty), dim < DIM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['prefix_splits', 'splits'])
 def prefix_kernel(
     q, k, v, part_acc, part_top, part_total, starts, lengths, table, shared, slopes, scale, softcap,
-    q_token, q_head, k_block, k_place, k_head, v_block, v_place, v_head, table_row,
+    prefix_splits, splits, q_token, q_head, k_block, k_place, k_head, v_block, v_place, v_head, table_row,
     GROUP: tl.constexpr, SOFTCAP: tl.constexpr, ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, PREFIX: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (run of sequences that share their first keys, key head, split): the keys are read once for the run."""
@@ -254,7 +256,7 @@ def prefix_kernel(
     first_sequence = tl.load(shared) + tl.program_id(0) * TOKENS
     last_sequence, common = tl.load(shared + 1), tl.load(shared + 2)
     begin(EARLY)
-    share = own_share(common, 0, PREFIX, KEYS)
+    share = own_share(common, 0, prefix_splits, KEYS)
     low = split * share
     if (first_sequence >= last_sequence) | (low >= common):
         return
@@ -288,7 +290,7 @@ def prefix_kernel(
             True, False, -1, -1, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     heads = tl.num_programs(1) * GROUP
-    part = (sequence * heads + head).to(tl.int64) * (PREFIX + SPLITS) + split
+    part = (sequence * heads + head).to(tl.int64) * (prefix_splits + splits) + split
     keep_part(acc, top, total, part_acc, part_top, part_total, part, valid, dim, DIM_PAD)
 
 
@@ -418,7 +420,7 @@ def prefix_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     return Tiles(rows, 32, 4, 1) if itemsize == 4 or dim > 128 else Tiles(rows, 64, 4, 5)
 
 
-def prefix_splits(programs: int, device: torch.device) -> int:
+def prefix_split_count(programs: int, device: torch.device) -> int:
     """Splits of a shared prefix that fill the device nearly twice, the nearest power of two."""
     return min(1 << max(0, round(log2(1.75 * multiprocessors(device) / programs))), 8)
 
@@ -479,38 +481,37 @@ def unified_attention(
         if not skip_single:
             return
     splits = num_par_softmax_segments or split_count(sequences, kv_heads, max_seqlen_k, q.device)
-    prefix = 0
+    prefix, runs, wide = 0, 0, single
     shares = shared_prefix is not None and window_size == (-1, -1) and k_scales is None and v_scales is None
     if shares:
-        runs = triton.cdiv(sequences, prefix_tiles(group, dim, q.element_size()).rows // group)
-        prefix = prefix_splits(runs * kv_heads, q.device)
+        wide = prefix_tiles(group, dim, q.element_size())
+        runs = triton.cdiv(sequences, wide.rows // group)
+        prefix = prefix_split_count(runs * kv_heads, q.device)
     slots = prefix + splits
     parts = softmax_segm_output, softmax_segm_max, softmax_segm_expsum
-    if slots > 1 and (shares or any(x is None for x in parts)):
-        parts = scratch(sequences * heads * slots, options['DIM_PAD'], q.device)
+    if shares or any(x is None for x in parts):
+        parts = scratch(sequences * heads * slots if slots > 1 else 1, options['DIM_PAD'], q.device)
     if shares:
-        wide = prefix_tiles(group, dim, q.element_size())
         kept = ('GROUP', 'SOFTCAP', 'ALIBI', 'ALIBI_SQRT', 'BLOCK_SIZE', 'DIM', 'DIM_PAD', 'PRECISION')
         prefix_kernel[(runs, kv_heads, prefix)](
             q, k, v, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix, alibi_slopes, softmax_scale, softcap,
-            q.stride(0), q.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
-            **{name: options[name] for name in kept}, PREFIX=prefix, SPLITS=splits, ROWS=wide.rows, KEYS=wide.keys,
-            **early_launch(q), num_warps=wide.warps, num_stages=wide.stages,
+            prefix, splits, q.stride(0), q.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
+            **{name: options[name] for name in kept}, ROWS=wide.rows, KEYS=wide.keys, **early_launch(q),
+            num_warps=wide.warps, num_stages=wide.stages,
         )
     kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')
-    sizes = {
-        'PREFIX': prefix, 'SPLITS': splits, 'KEYS': single.keys, 'PREFIX_KEYS': wide.keys if shares else single.keys
-    }
+    sizes = {'SHARES': shares, 'KEYS': single.keys, 'PREFIX_KEYS': wide.keys}
     split_kernel[(sequences, kv_heads, splits)](
-        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix, alibi_slopes, sinks, k_scales,
-        v_scales, output_scale, softmax_scale, softcap, *shared, **options, **sizes, ROWS=single.rows,
-        **early_launch(q), num_warps=single.warps, num_stages=single.stages,
+        q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix if shares else None, alibi_slopes,
+        sinks, k_scales, v_scales, output_scale, softmax_scale, softcap, prefix, splits, *shared, **options, **sizes,
+        ROWS=single.rows, **early_launch(q), num_warps=single.warps, num_stages=single.stages,
     )
     if slots > 1:
         merge_splits_kernel[(sequences, heads)](
-            out, *parts, cu_seqlens_q, seqused_k, shared_prefix, v_scales, output_scale, out.stride(0), out.stride(1),
-            *strides(v_scales), **{name: options[name] for name in kept}, **sizes, SLOTS_PAD=next_power_of_2(slots),
-            **early_launch(q), num_warps=4 if slots > 8 else 2,
+            out, *parts, cu_seqlens_q, seqused_k, shared_prefix if shares else None, v_scales, output_scale, prefix,
+            splits, out.stride(0), out.stride(1), *strides(v_scales), **{name: options[name] for name in kept},
+            **sizes, SLOTS_PAD=8 if slots <= 8 else 32 if slots <= 32 else 128, **early_launch(q),
+            num_warps=2 if slots <= 8 else 4,
         )
 
 
