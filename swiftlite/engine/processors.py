@@ -53,10 +53,10 @@ class Processors:
         places = lengths[:, None] + torch.arange(-self._width, 0, device=self._device)
         tails = torch.where(places >= prompts[:, None], tokens[slots[:, None], places.clamp(min=0)], -2)
         hit = ((self._heads == tails[rows]) | (self._heads == -1)).all(dim=1)
-        banned = logits.flatten().scatter_add(0, rows * logits.shape[1] + last, torch.where(hit, BANNED, 0.0))
-        banned = banned.view_as(logits)
-        stuck = banned.amax(dim=1, keepdim=True) == BANNED
-        logits.copy_(torch.where(stuck, logits, banned))
+        old = logits[rows, last]
+        logits.view(-1).scatter_add_(0, rows * logits.shape[1] + last, torch.where(hit, BANNED, 0.0))
+        stuck = logits.amax(dim=1) == BANNED
+        logits[rows, last] = torch.where(stuck[rows], old, logits[rows, last])
 
     def _pairs(self, pairs: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         rows, columns = torch.tensor(pairs, dtype=torch.int64, device=self._device).view(-1, 2).unbind(1)

@@ -33,7 +33,7 @@ class Sampler:
         early = plan.starts + plan.counts < state.first_end[plan.slots]
         raw = logits if plan.num_logprobs >= 0 else None
         if penalized or processed or early.any() or plan.masks is not None:
-            logits = logits.to(torch.float32, copy=True)
+            logits = logits.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
             if penalized:
                 self._penalize(logits, plan, np.flatnonzero(features[:, 1]))
             if processed:
@@ -68,12 +68,13 @@ class Sampler:
         key = (state.processed_starts, slots.tobytes())
         if self._processors is None or self._processors[0] != key:
             self._processors = key, Processors([state.params[slot] for slot in slots.tolist()], logits.device)
-        rows = torch.from_numpy(picked).to(logits.device)
-        part = logits[rows]
         lengths = (plan.starts + plan.counts)[picked]
         spans = np.stack([slots, state.prompt_lens[slots], lengths]).astype(np.int64)
+        rows = torch.from_numpy(picked).to(logits.device)
+        part = logits if len(picked) == len(logits) else logits[rows]
         self._processors[1](part, state.tokens, spans)
-        logits[rows] = part
+        if part is not logits:
+            logits[rows] = part
 
     def _hold_ends(self, logits: torch.Tensor, plan: StepPlan, picked: np.ndarray) -> None:
         """No end token before min_tokens."""
@@ -113,12 +114,10 @@ class Sampler:
         places = torch.arange(tokens.shape[1], device=device)
         # beyond a row's length stands its newest token again
         tokens = torch.where(places < length[:, None], tokens, tokens.gather(1, length[:, None] - 1))
-        part = logits[rows]
-        old = part.gather(1, tokens)
-        part.scatter_(1, tokens, torch.where(old > 0, old / repetition, old * repetition))
+        flat, here = logits.view(-1), rows[:, None] * logits.shape[1] + tokens
+        old = flat[here]
+        flat[here] = torch.where(old > 0, old / repetition, old * repetition)
         answered = (places >= prompt[:, None]) & (places < length[:, None])
-        counted = part.scatter_add(1, tokens, torch.where(answered, -frequency, 0.0))
-        newest = torch.where(answered, tokens, tokens[:, -1:])  # an answer's token, if it has one
-        began = (length > prompt)[:, None]
-        counted.scatter_(1, newest, counted.gather(1, newest) - torch.where(began, presence, 0.0))
-        logits[rows] = counted
+        flat.scatter_add_(0, here.view(-1), torch.where(answered, -frequency, 0.0).view(-1))
+        newest = torch.where(answered, here, here[:, -1:])  # an answer's token, if it has one
+        flat[newest] = flat[newest] - torch.where((length > prompt)[:, None], presence, 0.0)
