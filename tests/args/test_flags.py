@@ -39,6 +39,7 @@ VALUES = {
     'custom_dataset_info': ['{}'],
     'template_type': ['qwen2_5'],
     'base_url': ['http://localhost:8000/v1'],
+    'eval_url': ['http://localhost:8000/v1'],
     'max_steps': ['3'],
     'model_name': ['小黄'],
     'model_author': ['魔搭'],
