@@ -54,7 +54,11 @@ def sampling_defaults(path: str) -> dict[str, Any]:
     config = generation_config(path)
     if config.get('do_sample') is False:
         return {'temperature': 0.0}
-    return {name: config[name] for name in SAMPLING_FIELDS if config.get(name) is not None}
+    found = {name: config[name] for name in SAMPLING_FIELDS if config.get(name) is not None}
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SwiftliteError(f'generation_config.json of {path} gives {name} as {value!r}; a number is needed')
+    return found
 
 
 def read_config(path: str | Path) -> dict:

@@ -181,7 +181,10 @@ def _read_config(cls: type[Args], file: str, command: str) -> dict[str, Any]:
 
     try:
         # BaseLoader keeps scalars as text, so that 1e-5 is a number and 007 a name
-        content = yaml.load(Path(file).read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
+        text = Path(file).read_text(encoding='utf-8')
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+        if double := _written_twice(yaml.compose(text, Loader=yaml.BaseLoader)):
+            raise UsageError(f"--config '{file}' has '{double}' twice: leave one")
     except FileNotFoundError:
         path = Path(file)
         beside = (
@@ -209,6 +212,12 @@ def _read_config(cls: type[Args], file: str, command: str) -> dict[str, Any]:
         return values
     except UsageError as error:
         raise UsageError(f"in --config '{file}': {error}") from None
+
+
+def _written_twice(node: Any) -> str | None:
+    """A key that the mapping at the top of a YAML file has twice; the first one would be lost."""
+    keys = [key.value for key, _ in node.value] if node is not None and node.id == 'mapping' else []
+    return next((key for index, key in enumerate(keys) if key in keys[:index]), None)
 
 
 def _set_environment(variables: Any, file: str) -> None:

@@ -66,7 +66,7 @@ def _target(args: EvalArgs) -> Target:
 def _measure(args: EvalArgs, sets: list[EvalSet], plan: Plan, target: Target) -> int:
     settings = json.loads(json.dumps(target.settings()))
     settings |= {'metrics': sorted(plan.asked), 'data': {each.name: each.digest for each in sets}}
-    name = args.eval_name or target.name.replace('/', '--')
+    name = (args.eval_name or target.name).replace('/', '--').lstrip('.') or 'model'
     folder = RunFolder(Path(args.eval_output_dir).expanduser() / name, settings, args.eval_use_cache)
     start, made = time.perf_counter(), 0
     results: dict[str, dict[str, Any]] = {}

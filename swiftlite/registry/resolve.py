@@ -14,6 +14,18 @@ from swiftlite.registry.models import MODELS, QUANTIZED, ModelInfo
 from swiftlite.registry.templates import JINJA, TEMPLATES, TemplateSpec
 
 T = TypeVar('T')
+# what is recovered from them, by kind
+SAVED_TEXTS = (
+    'model_type',
+    'model_id_or_path',
+    'model',
+    'model_revision',
+    'template_type',
+    'template',
+    'dtype',
+    'system',
+)
+SAVED_LISTS = ('dataset', 'val_dataset', 'model_name', 'model_author')
 ARGS_FILES = ('sft_args.json', 'args.json')  # the second is what ms-swift 3.x and 4.x write
 
 
@@ -87,9 +99,10 @@ def resolve_model(
     ``adapter_config.json`` is an adapter over the base model; any other holds the weights itself.
     Raises UsageError where nothing or something unknown is named, SwiftliteError for a broken checkpoint.
     """
+    model_id_or_path = model_id_or_path or None
     if ckpt_dir is not None:
         return _from_checkpoint(ckpt_dir, model_type, model_id_or_path, revision)
-    if model_type is None and model_id_or_path is None:
+    if not model_type and not model_id_or_path:
         raise UsageError("no model is given: use --model_type (e.g. 'tiny-chat'), --model_id_or_path or --ckpt_dir")
     info = get_model(model_type) if model_type is not None else None
     if model_id_or_path is None:
@@ -150,10 +163,25 @@ def match_type(config: Mapping[str, Any], path: str) -> ModelInfo | None:
 
 
 def read_checkpoint_args(ckpt_dir: str) -> dict[str, Any]:
-    """What ``sft`` wrote beside the weights (``sft_args.json``); ``{}`` where there is no such file."""
+    """What ``sft`` wrote beside the weights (``sft_args.json``); ``{}`` where there is no such file.
+
+    None in a list, as ms-swift writes it, counts as not given. SwiftliteError for a value of the wrong kind.
+    """
     for name in ARGS_FILES:
-        if Path(ckpt_dir, name).is_file():
-            return _read_json(Path(ckpt_dir, name))
+        file = Path(ckpt_dir, name)
+        if not file.is_file():
+            continue
+        saved = _read_json(file)
+        for key in SAVED_LISTS:
+            if isinstance(saved.get(key), str):
+                saved[key] = [saved[key]]
+            if isinstance(saved.get(key), list):
+                saved[key] = [value for value in saved[key] if value is not None] or None
+        for keys, kind, what in ((SAVED_TEXTS, str, 'text'), (SAVED_LISTS, list, 'a list')):
+            for key in keys:
+                if saved.get(key) is not None and not isinstance(saved[key], kind):
+                    raise SwiftliteError(f"'{file}' gives {key} as {saved[key]!r}, where {what} is expected")
+        return saved
     return {}
 
 

@@ -38,9 +38,18 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise SwiftliteError(f'the model in {path} cannot be loaded: {str(error).splitlines()[0]}') from error
+    # transformers would fill what is not in the files with random numbers, and train it
+    if found['mismatched_keys']:
+        name, stored, wanted = min(found['mismatched_keys'])
+        raise SwiftliteError(f"{path}: '{name}' has shape {list(stored)}, but config.json says {list(wanted)}")
+    if found['missing_keys']:
+        missing = sorted(found['missing_keys'])
+        raise SwiftliteError(f'{path}: {len(missing)} tensor(s) missing, first: {missing[0]}')
     install_loss(model)
     return model
 

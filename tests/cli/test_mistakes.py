@@ -28,6 +28,7 @@ FILES = {
     'list.yaml': '- a\n',
     'bad.yaml': 'model: tiny-chat\na: [\n',
     'env.yaml': 'ENV: x\n',
+    'twice.yaml': 'model: tiny-chat\nmodel: base\n',
     'value.yaml': 'model: tiny-chat\nmax_new_tokens: many\n',
     'custom.json': '[{"name": "a", "patern": "x", "dataset": "d"}]',
     'broken.jinja': '{% for m in messages %}{{ m }',
@@ -45,17 +46,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tiny_chat_checkpoint(folder / 'base')
     tiny_adapter(folder / 'lora', base)
     tiny_adapter(folder / 'otherlora', tiny_qwen2(folder / 'other', hidden_size=32, num_attention_heads=2))
-    for name in ('brokenlora', 'noweights'):
+    for name in ('brokenlora', 'noweights', 'wrongargs'):
         shutil.copytree(folder / 'lora', folder / name)
     (folder / 'brokenlora' / 'adapter_config.json').write_text('{"r": ')
     (folder / 'noweights' / 'adapter_model.safetensors').unlink()
-    for name in ('cut', 'noconfig', 'brokenconfig', 'alien', 'notokenizer'):
+    (folder / 'wrongargs' / 'sft_args.json').write_text('{"model_type": 5}')
+    for name in ('layers', 'cut', 'noconfig', 'brokenconfig', 'alien', 'notokenizer'):
         shutil.copytree(base, folder / name)
     (folder / 'cut' / 'model.safetensors').write_bytes((base / 'model.safetensors').read_bytes()[:500])
     (folder / 'noconfig' / 'config.json').unlink()
     (folder / 'brokenconfig' / 'config.json').write_text('{"a": \n')
     config = json.loads((base / 'config.json').read_text())
     (folder / 'alien' / 'config.json').write_text(json.dumps(config | {'architectures': ['MambaForCausalLM']}))
+    (folder / 'layers' / 'config.json').write_text(json.dumps(config | {'num_hidden_layers': 9, 'layer_types': None}))
     for file in (folder / 'notokenizer').glob('tokenizer*'):
         file.unlink()
     return folder
@@ -113,6 +116,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ('infer tipo.yaml', 2, "'tipo.yaml' is no file; did you mean 'typo.yaml'"),
     ('infer --config list.yaml', 2, 'must hold one flag a line'),
     ('infer --config bad.yaml', 2, "--config 'bad.yaml', line 3 is no YAML"),
+    ('infer --config twice.yaml', 2, "has 'model' twice"),
     ('infer --config env.yaml', 2, 'ENV must hold one variable a line'),
     # models and adapters
     ('infer', 2, 'no model is given'),
@@ -127,6 +131,10 @@ MISTAKES: list[tuple[str, int, str]] = [
     ('infer --model noconfig', 1, 'has no config.json'),
     ('infer --model brokenconfig', 1, 'line 2'),
     ('infer --model alien', 1, "the architecture 'MambaForCausalLM' is not supported"),
+    ('infer --model layers --template_type tiny-chat', 1, 'tensor(s) missing, first: model.layers.'),
+    ('sft --model layers --template_type tiny-chat --dataset good.jsonl', 1, 'missing, first: model.layers.'),
+    ('infer --ckpt_dir wrongargs', 1, 'gives model_type as 5, where text is expected'),
+    ("infer --model ''", 2, 'no model is given'),
     ('infer --model notokenizer', 1, 'has no tokenizer'),
     ('infer --ckpt_dir lroa', 2, "did you mean 'lora'"),
     ('infer --ckpt_dir emptydir', 2, 'holds no checkpoint'),

@@ -18,6 +18,7 @@ from swiftlite.registry.resolve import (
     get_model,
     get_template_spec,
     match_type,
+    read_checkpoint_args,
     resolve_model,
 )
 from swiftlite.registry.templates import TEMPLATES
@@ -243,3 +244,10 @@ def test_registry_needs_only_the_standard_library():
         'assert not third, third'
     )
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_lists_of_ms_swift(tmp_path: Path) -> None:
+    """Its args hold [null, null] for names that were not given, and one name without a list."""
+    (tmp_path / 'sft_args.json').write_text('{"model_name": [null, null], "model_author": "Me", "dataset": ["a"]}')
+    saved = read_checkpoint_args(str(tmp_path))
+    assert saved == {'model_name': None, 'model_author': ['Me'], 'dataset': ['a']}
