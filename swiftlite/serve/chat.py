@@ -18,7 +18,7 @@ from swiftlite.serve.sampling import check_sampling, sampling_params, token_budg
 from swiftlite.serve.service import Job, Service
 from swiftlite.serve.structured import wanted_structure
 from swiftlite.serve.tool_calls import ToolCallStream
-from swiftlite.serve.tool_choice import tool_use
+from swiftlite.serve.tool_choice import hides_calls, tool_use
 from swiftlite.serve.tool_grammar import tool_error
 from swiftlite.serve.usage import check_stream
 
@@ -58,6 +58,8 @@ async def create_chat_completion(service: Service, body: ChatBody, request_id: s
         max_logprobs=service.limits.max_logprobs,
         template_stops=(tuple(template.stop_strings), tuple(template.stop_token_ids)),
     )
+    if use.tools and hides_calls(template):
+        params = params.clone(skip_special_tokens=False)
     await check_sampling(params, service, ApiError if use.structure is structure else tool_error)
     job_id = response_id('chatcmpl', body.request_id or request_id)
     job = Job(job_id, model, [prompt], [params], body.n, body.cache_salt)

@@ -57,6 +57,14 @@ def tool_use(body: ChatBody, template: Template, structure: StructuredOutputsPar
     return ToolUse(tools, StructuredOutputsParams(grammar=grammar.in_text()))
 
 
+def hides_calls(template: Template) -> bool:
+    """Whether the mark of a call is a special token, which text leaves out unless it is asked to keep them."""
+    if template.spec.tools is None:
+        return False
+    mark = FORMATS[template.spec.tools].call[0]
+    return any(token.special and str(token) == mark for token in template.tokenizer.added_tokens_decoder.values())
+
+
 def _choice(choice: str | dict[str, Any] | None, tools: list[dict[str, Any]] | None) -> tuple[str, str | None]:
     """'none', 'auto' or 'required', and the name of the one tool that is required."""
     if choice is None:

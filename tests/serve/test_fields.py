@@ -254,3 +254,15 @@ def test_helpers_of_the_client(tiny_chat: openai.OpenAI) -> None:
     with tiny_chat.chat.completions.stream(**ask, tools=[{'type': 'function', 'function': function}]) as events:
         (call,) = events.get_final_completion().choices[0].message.tool_calls
     assert call.function.parsed_arguments == {'city': 'Paris'}
+
+
+def test_forced_calls_of_a_tokenizer_that_hides_their_marks(client: openai.OpenAI) -> None:
+    """<tool_call> is a special token here, which text leaves out: calls are found nevertheless, by any model."""
+    parameters = {'type': 'object', 'properties': {'a': {'type': 'boolean'}}, 'required': ['a']}
+    tools = [{'type': 'function', 'function': {'name': 'f', 'parameters': parameters}}]
+    for stream in (False, True):
+        options = {'tools': tools, 'tool_choice': 'required', 'max_tokens': None, 'parallel_tool_calls': False}
+        answer = chat(client, **options, stream=stream)
+        made = [c.choices[0].delta for c in answer] if stream else [answer.choices[0].message]
+        (call,) = (call for part in made for call in part.tool_calls or [])
+        assert call.function.name == 'f' and isinstance(json.loads(call.function.arguments)['a'], bool)

@@ -37,6 +37,7 @@ ANSWERS = [
     '<' * 5,
 ]
 TEMPLATE = SimpleNamespace(
+    tokenizer=SimpleNamespace(added_tokens_decoder={}),
     spec=SimpleNamespace(tools='hermes'),
     tool_format=FORMATS['hermes'],
     parse_tool_calls=FORMATS['hermes'].parse,
