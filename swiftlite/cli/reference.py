@@ -15,8 +15,9 @@ WRITTEN = 'This page is written by `python -m swiftlite.cli.reference`; a test f
 FORMS = """
 A flag is `--name value`; `-` and `_` are the same in names. Lists take several values, `--dataset a.jsonl b.jsonl`. A
 switch takes `true` or `false`; the name alone is `true`, `--no-name` is `false`. `--config file.yaml` reads flags from
-a file, one a line as `name: value`; what is typed wins, and several files may be given. A value that starts with `--`
-is written `--name=--value`. [flags.md](flags.md) says what becomes of each flag of ms-swift and vLLM.
+a file, one a line as `name: value`, and environment variables from its block `ENV:`; what is typed wins, and several
+files may be given. A value that starts with `--` is written `--name=--value`. [flags.md](flags.md) says what becomes of
+each flag of ms-swift and vLLM.
 """
 OUTCOMES = """
 Every flag is one of these, and none is ignored:
