@@ -12,6 +12,7 @@ from swiftlite.errors import SwiftliteError
 from swiftlite.ui.partner import Piece
 
 logger = logging.getLogger('swiftlite.ui')
+MEASURABLE = 0.1  # seconds; answers that come in one go tell no rate
 PAUSE = 0.06  # seconds between two looks of the page, so that many tokens a second stay cheap
 
 
@@ -42,8 +43,8 @@ class Answer:
 
     @property
     def rate(self) -> float | None:
-        """Tokens a second after the first; None where there is no such time."""
-        if self.first is None or self.last is None or self.last <= self.first:
+        """Tokens a second after the first; None where too little time passed to tell."""
+        if self.first is None or self.last is None or self.last - self.first < MEASURABLE:
             return None
         return (self.tokens - self._first_tokens) / (self.last - self.first)
 

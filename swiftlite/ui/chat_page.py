@@ -10,7 +10,6 @@ import gradio as gr
 from swiftlite.errors import SwiftliteError
 from swiftlite.ui import frame
 from swiftlite.ui.answers import Answer, Answers
-from swiftlite.ui.controls import Controls
 from swiftlite.ui.messages import Shown, answer_messages, conversation, last_question, shown, text_of
 from swiftlite.ui.partner import Partner
 from swiftlite.ui.texts import Texts
@@ -38,18 +37,7 @@ class ChatPage:
             with gr.Row(elem_id='app'):
                 gr.HTML(frame.side(self._title, texts, chats=True), elem_id='side')
                 with gr.Column(elem_id='main'):
-                    with gr.Row(elem_id='top'):
-                        gr.HTML(frame.icon_button('menu', texts.menu, 'menu'), elem_classes='tool')
-                        model = gr.Dropdown(
-                            list(profile.models),
-                            value=profile.models[0],
-                            label=texts.model,
-                            show_label=False,
-                            container=False,
-                            elem_id='model',
-                            filterable=False,
-                        )
-                        gr.HTML(frame.icon_button('panel', texts.settings, 'settings'), elem_classes='tool')
+                    model = frame.top_row(profile, texts)
                     chatbot = gr.Chatbot(
                         elem_id='chat',
                         show_label=False,
@@ -76,13 +64,7 @@ class ChatPage:
                         )
                         send = gr.Button(texts.send, elem_id='send', variant='primary', min_width=0)
                         stop = gr.Button(texts.stop, elem_id='stop', min_width=0, visible=False)
-                with gr.Column(elem_id='panel'):
-                    gr.HTML(
-                        f'<div class="brand"><strong>{texts.settings}</strong>'
-                        f'{frame.icon_button("panel", texts.close, "close")}</div>'
-                    )
-                    self._controls = Controls(profile, texts)
-                    reset = gr.Button(texts.reset, size='sm', elem_id='reset')
+                self._controls, reset = frame.panel(profile, texts)
             self._wire(page, chatbot, status, box, send, stop, model, reset)
         return page
 

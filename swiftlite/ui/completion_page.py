@@ -10,7 +10,6 @@ import gradio as gr
 from swiftlite.errors import SwiftliteError
 from swiftlite.ui import frame
 from swiftlite.ui.answers import Answers
-from swiftlite.ui.controls import Controls
 from swiftlite.ui.partner import Partner
 from swiftlite.ui.texts import Texts
 
@@ -33,18 +32,7 @@ class CompletionPage:
             with gr.Row(elem_id='app'):
                 gr.HTML(frame.side(self._title, texts, chats=False), elem_id='side')
                 with gr.Column(elem_id='main'):
-                    with gr.Row(elem_id='top'):
-                        gr.HTML(frame.icon_button('menu', texts.menu, 'menu'), elem_classes='tool')
-                        model = gr.Dropdown(
-                            list(profile.models),
-                            value=profile.models[0],
-                            label=texts.model,
-                            show_label=False,
-                            container=False,
-                            elem_id='model',
-                            filterable=False,
-                        )
-                        gr.HTML(frame.icon_button('panel', texts.settings, 'settings'), elem_classes='tool')
+                    model = frame.top_row(profile, texts)
                     text = gr.Textbox(
                         label=texts.text,
                         show_label=False,
@@ -61,13 +49,7 @@ class CompletionPage:
                         stop = gr.Button(texts.stop, elem_id='stop', min_width=0, visible=False)
                         back = gr.Button(texts.take_back, elem_id='back', min_width=0)
                         clear = gr.Button(texts.clear, elem_id='clear', min_width=0)
-                with gr.Column(elem_id='panel'):
-                    gr.HTML(
-                        f'<div class="brand"><strong>{texts.settings}</strong>'
-                        f'{frame.icon_button("panel", texts.close, "close")}</div>'
-                    )
-                    self._controls = Controls(profile, texts)
-                    reset = gr.Button(texts.reset, size='sm', elem_id='reset')
+                self._controls, reset = frame.panel(profile, texts)
             controls = self._controls
             outputs = [text, earlier, status, go, stop]
             quiet: dict[str, Any] = {'show_progress': 'hidden', 'concurrency_limit': None, 'api_visibility': 'private'}

@@ -11,6 +11,8 @@ from typing import Any
 
 import gradio as gr
 
+from swiftlite.ui.controls import Controls
+from swiftlite.ui.partner import Profile
 from swiftlite.ui.texts import Texts
 
 FONTS = ('Inter', 'system-ui', '-apple-system', 'Segoe UI', 'PingFang SC', 'Hiragino Sans GB', 'Microsoft YaHei')
@@ -68,7 +70,34 @@ def side(title: str, texts: Texts, chats: bool) -> str:
     )
 
 
-def icon_button(do: str, label: str, icon: str) -> str:
+def top_row(profile: Profile, texts: Texts) -> gr.Dropdown:
+    """The row over the chat: conversations, which model, settings. Returns the choice of the model."""
+    with gr.Row(elem_id='top'):
+        gr.HTML(_icon_button('menu', texts.menu, 'menu'), elem_classes='tool')
+        model = gr.Dropdown(
+            list(profile.models),
+            value=profile.models[0],
+            label=texts.model,
+            show_label=False,
+            container=False,
+            elem_id='model',
+            filterable=False,
+        )
+        gr.HTML(_icon_button('panel', texts.settings, 'settings'), elem_classes='tool')
+    return model
+
+
+def panel(profile: Profile, texts: Texts) -> tuple[Controls, gr.Button]:
+    """The right column: the settings, and the button that takes them back."""
+    with gr.Column(elem_id='panel'):
+        close = _icon_button('panel', texts.close, 'close')
+        gr.HTML(f'<div class="brand"><strong>{texts.settings}</strong>{close}</div>')
+        controls = Controls(profile, texts)
+        reset = gr.Button(texts.reset, size='sm', elem_id='reset')
+    return controls, reset
+
+
+def _icon_button(do: str, label: str, icon: str) -> str:
     return (
         f'<button type="button" class="icon" data-do="{do}" aria-label="{label}" title="{label}">{ICONS[icon]}</button>'
     )

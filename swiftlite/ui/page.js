@@ -92,7 +92,20 @@
     write(sessionStorage, 'swiftlite.current', id);
   }
 
+  // Between the choice of a conversation and its showing, the chat still tells of the one before: not to be saved.
+  const PATIENCE = 3000;
+  let shown = '[]';
+  let awaited = { wanted: null, until: Infinity }; // nothing is saved before the page has begun
+  const gist = (messages) => JSON.stringify(messages.map((message) => [message.role, text(message)]));
+  function expect(messages) {
+    const wanted = gist(messages);
+    awaited = wanted === shown ? null : { wanted, until: Date.now() + PATIENCE };
+  }
+
   page.save = (messages, chosen, system) => {
+    shown = gist(messages ?? []);
+    if (awaited && shown !== awaited.wanted && Date.now() < awaited.until) return [];
+    awaited = null;
     model = chosen;
     pending = { id: current, messages: messages ?? [], model: chosen, system: system ?? '' };
     if (!timer) timer = setTimeout(flush, 250);
@@ -106,6 +119,7 @@
     const kept = chat(current);
     const known = [kept?.model, model].find((name) => page.models.includes(name)) ?? page.models[0];
     model = known;
+    expect(kept?.messages ?? []);
     list();
     return [kept?.messages ?? [], known, kept?.system ?? '', read(sessionStorage, 'swiftlite.draft.' + current) ?? '', LINE];
   };

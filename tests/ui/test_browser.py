@@ -35,7 +35,7 @@ def test_streamed_chinese_answer_outlives_a_reload(served: PageThread, chromium:
 def test_stop_retry_edit_and_take_back(served: PageThread, chromium: Any):
     with User(chromium, served.url) as user:
         user.choose('noise')
-        user.send('Go on for long.')
+        user.send('Tell me a story.')
         user.page.wait_for_selector('#stop')
         wait_for(lambda: len(''.join(user.answers)) > 20, 'it writes')
         user.page.keyboard.press('Escape')
@@ -47,7 +47,7 @@ def test_stop_retry_edit_and_take_back(served: PageThread, chromium: Any):
         user.page.click('[aria-label=Retry]')
         wait_for(lambda: user.answers != [cut] and not user.status.startswith('Stopped'), 'another answer')
         user.ended()
-        assert user.questions == ['Go on for long.'] and len(user.answers) == 1
+        assert user.questions == ['Tell me a story.'] and len(user.answers) == 1
         user.page.click('.message-buttons-right button[aria-label=Edit]')
         user.page.fill('#chat .message textarea', 'Who are you?')
         user.page.click('.message-buttons-right button[aria-label=Submit]')
@@ -87,12 +87,12 @@ def test_conversations_and_adapters(served: PageThread, chromium: Any):
         user.choose('noise')
         user.page.click('#reset')
         wait_for(lambda: user.page.input_value('#max-tokens input[type=number]') == '1024', "the model's defaults")
-        user.send('Go on for long.')
+        user.send('Tell me a story.')
         wait_for(lambda: len(''.join(user.answers)) > 20, 'it writes')
         user.page.click('#chats .open:has-text("Names")')
         wait_for(lambda: user.answers == [plain] and user.page.is_visible('#send'), 'another one is opened meanwhile')
         assert served.running() == 0
-        user.page.click('#chats .open:has-text("Go on for long.")')
+        user.page.click('#chats .open:has-text("Tell me a story.")')
         wait_for(lambda: len(''.join(user.answers)) > 20, 'what was written is kept')
         user.page.click('#chats .open:has-text("Names")')
         wait_for(lambda: user.answers == [plain], 'back again')
