@@ -39,9 +39,13 @@ DECODE = (
     384,
     448,
     512,
+    576,
     640,
+    704,
     768,
+    832,
     896,
+    960,
 )
 # of decode steps whose rows have a long prefix in common
 SHARED = (16, 32, 64, 96, 128, 192, 256, 384, 512)

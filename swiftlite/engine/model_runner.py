@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from .logprobs import AT_ONCE, DeviceLogprobs, prompt_logprobs
 from .lora import LoRAManager
 from .plan import StepPlan, StepResult
 from .sampler import Sampler
+from .warm_up import warm_up
 
 LONG_PROMPT = 1024  # tokens from which on torch's attention is used for a prompt
 
@@ -72,6 +74,17 @@ class ModelRunner:
         self.device = resolve_device(config.device, tp.rank)
         if self.device.startswith('cuda'):
             torch.cuda.set_device(self.device)
+        # cuDNN attends to long prompts faster than a kernel that reads the paged cache
+        self._library_attention = (
+            self.device.startswith('cuda')
+            and model.dtype in (torch.bfloat16, torch.float16)
+            and all(w is None for w in model.decoder.sliding_windows)
+        )
+        self._warm: Future[None] | None = None
+        if self.device.startswith('cuda'):
+            pool = ThreadPoolExecutor(1, 'warm-up')
+            self._warm = pool.submit(warm_up, model.decoder, model.dtype, self.device, self._library_attention)
+            pool.shutdown(wait=False)
         self.model = Decoder(model.decoder, model.max_model_len, tp, model.dtype, self.device)
         if config.load_format == 'dummy':
             fill_dummy(self.model, config.seed)
@@ -87,12 +100,6 @@ class ModelRunner:
         )
         self.sampler = Sampler(self.state)
         self.graphs: StepGraphs | None = None
-        # cuDNN attends to long prompts faster than a kernel that reads the paged cache
-        self._library_attention = (
-            self.device.startswith('cuda')
-            and model.dtype in (torch.bfloat16, torch.float16)
-            and all(w is None for w in model.decoder.sliding_windows)
-        )
         self.num_blocks = 0
 
     def fit_blocks(self) -> int:
@@ -133,6 +140,8 @@ class ModelRunner:
     @torch.inference_mode()
     def capture(self) -> None:
         """Capture graphs on a GPU, unless enforce_eager."""
+        if self._warm is not None:
+            self._warm.result()
         if self.device.startswith('cuda') and not self.config.enforce_eager:
             limit = self.model_config.max_model_len
             graphs = StepGraphs(self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens)

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # the fastest for long prompts on Hopper first; torch takes the first that can
 BACKENDS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-ROUNDED = 256  # tokens: the library plans each length anew (30 ms), so lengths are rounded up where that is free
+ROUNDED = 256  # tokens: the library plans each length anew (30 ms), so there are few
 
 
 def prompt_attention(
@@ -26,9 +26,13 @@ def prompt_attention(
     q, out [T, heads, d]; k, v [T, kv_heads, d], any strides.
     """
     for first, count in prompts:
-        rounded = first + -(-count // ROUNDED) * ROUNDED
-        last = rounded if rounded <= q.shape[0] else first + count  # no token sees what follows it
-        query, key, value = (x[first:last].transpose(0, 1)[None] for x in (q, k, v))
+        rounded = -(-count // ROUNDED) * ROUNDED
+        # no token sees what follows it, so anything may stand behind a prompt
+        parts = [x[first : first + rounded] for x in (q, k, v)]
+        missing = rounded - parts[0].shape[0]
+        if missing:
+            parts = [F.pad(x, (0, 0, 0, 0, 0, missing)) for x in parts]
+        query, key, value = (x.transpose(0, 1)[None] for x in parts)
         with sdpa_kernel(BACKENDS, set_priority=True):
             result = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
         out[first : first + count] = result[0].transpose(0, 1)[:count]
