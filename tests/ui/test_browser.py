@@ -113,7 +113,9 @@ def test_two_users_and_a_closed_tab(served: PageThread, chromium: Any):
         other.ready()
         wait_for(lambda: other.questions == ['Who are you?'], 'only its own')
         assert '4711' not in other.page.content()
-        assert served.running() == 1
+        if not served.running():  # on a slow machine it is over by now
+            one.send('Tell me a story.')
+            wait_for(lambda: served.running() == 1, 'the first is being answered again')
         one.page.close()
         wait_for(lambda: served.running() == 0, 'a closed tab frees its request')
 
