@@ -128,11 +128,11 @@ def test_stop_strings_wait_for_min_tokens(tokenizer):
 
 
 def test_enormous_stop_strings_cost_little():
-    start = time.perf_counter()
+    start = time.process_time()
     checker = StopChecker(['z' * 2_000_000] + ['z' * n for n in range(1000, 4000)], False)
     shown = ''.join(checker.add('zz ' if i % 50 == 49 else 'z')[0] for i in range(200))
     assert len(shown + checker.flush()) == 208
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_as_many_logprobs_as_asked_for_whatever_the_step_holds(tokenizer):
