@@ -52,6 +52,11 @@ class Upload:
         return out.copy_(staged, non_blocking=True)
 
 
+def row_stride(count: int) -> int:
+    """Numbers from one vector of `count` rows to the next: kernels are compiled anew for addresses off 16 bytes."""
+    return -(-(count + 1) // 4) * 4
+
+
 class BatchState:
     """Tokens, block tables and sampling parameters by slot.
 
@@ -79,7 +84,7 @@ class BatchState:
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
         self.adapters = [0] * num_slots
         self._upload_rows, self._upload_news = Upload(device, depth), Upload(device, depth)
-        self._rows = torch.zeros(4 * num_slots + 4, dtype=torch.int32, device=device)
+        self._rows = torch.zeros(5 * row_stride(num_slots), dtype=torch.int32, device=device)
         self.row_starts = torch.arange(num_slots + 1, dtype=torch.int32, device=device)
         self._buffers = self._allocate(max_tokens, num_slots)
 
@@ -140,25 +145,25 @@ class BatchState:
 
     def rows(self, plan: StepPlan, count: int) -> StepRows:
         """The plan's rows on the device, padded with empty ones to `count`, always in the same memory."""
-        used = len(plan.slots)
-        packed = np.zeros(4 * count + 4, dtype=np.int32)
-        packed[:used] = plan.slots
-        packed[count : count + used] = plan.starts
+        used, stride = len(plan.slots), row_stride(count)
+        packed = np.zeros((5, stride), dtype=np.int32)
+        packed[0, :used] = plan.slots
+        packed[1, :used] = plan.starts
         ends = np.cumsum(plan.counts)
-        packed[2 * count + 1 : 2 * count + 1 + used] = ends
-        packed[2 * count + 1 + used : 3 * count + 1] = ends[-1]
-        packed[3 * count + 1 : 3 * count + 1 + used] = plan.sample
-        packed[4 * count + 1 :] = plan.shared
-        self._upload_rows(packed, self._rows[: 4 * count + 4])
+        packed[2, 1 : 1 + used] = ends
+        packed[2, 1 + used : 1 + count] = ends[-1]
+        packed[3, :used] = plan.sample
+        packed[4, :3] = plan.shared
+        self._upload_rows(packed.reshape(-1), self._rows[: 5 * stride])
         return self.row_views(count)
 
     def row_views(self, count: int) -> StepRows:
-        r = self._rows
-        return StepRows(r[:count], r[count : 2 * count], r[2 * count : 3 * count + 1], r[3 * count + 1 : 4 * count + 1])
+        slots, starts, cu_seqlens, sampled, _ = self._rows[: 5 * row_stride(count)].view(5, -1)
+        return StepRows(slots[:count], starts[:count], cu_seqlens[: count + 1], sampled[:count])
 
     def shared(self, count: int) -> torch.Tensor:
         """The plan's `shared`, int32 [3], behind `count` rows."""
-        return self._rows[4 * count + 1 : 4 * count + 4]
+        return self._rows[4 * row_stride(count) :][:3]
 
     def prepare(self, rows: StepRows, shape: StepShape, longest: int) -> StepTensors:
         """Derive a step's inputs; `longest`: the most tokens of a sequence, or the limit under a graph."""

@@ -517,6 +517,7 @@ def unified_attention(
 
 def scratch(parts: int, dim: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Buffers for partial results: accumulators, maxima, sums."""
+    parts = -(-parts // 4) * 4  # addresses on 16 bytes, whatever the batch: others compile anew
     buffer = torch.empty(parts * (dim + 2), dtype=torch.float32, device=device)
     return buffer[: parts * dim], buffer[parts * dim : parts * (dim + 1)], buffer[parts * (dim + 1) :]
 
