@@ -108,7 +108,7 @@ class ModelRunner:
         per_block = (
             sum(2 * a.num_kv_heads * a.head_dim for a in self.model.attentions())
             * config.block_size
-            * model.dtype.itemsize
+            * model.cache_dtype.itemsize
         )
         if config.num_gpu_blocks_override is not None:
             return config.num_gpu_blocks_override
@@ -134,8 +134,9 @@ class ModelRunner:
         self.num_blocks = num_blocks
         for a in self.model.attentions():
             shape = (num_blocks, self.config.block_size, a.num_kv_heads, a.head_dim)
-            a.key_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
-            a.value_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
+            a.key_cache = torch.zeros(shape, dtype=self.model_config.cache_dtype, device=self.device)
+            a.value_cache = torch.zeros(shape, dtype=self.model_config.cache_dtype, device=self.device)
+            a.kv_cache_dtype = self.config.kv_cache_dtype
 
     @torch.inference_mode()
     def capture(self) -> None:
@@ -165,9 +166,7 @@ class ModelRunner:
             rows = self.state.rows(plan, shape.rows)
             step, logits = self.graphs.replay(shape)
         else:
-            shape = StepShape(
-                plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots), plan.shared[2] > 0
-            )
+            shape = StepShape(plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots), plan.shared[2] > 0)
             rows = self.state.rows(plan, shape.rows)
             longest = int((plan.starts + plan.counts).max())
             step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora, plan)
