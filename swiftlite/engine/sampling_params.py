@@ -112,6 +112,9 @@ class SamplingParams:
         for f, kinds in (('stop', 'a text or a list of texts'), ('stop_token_ids', 'a list of token ids')):
             value = getattr(self, f)
             self._check(f, value is None or (isinstance(value, Iterable) and not isinstance(value, Mapping)), kinds)
+        for f in ('stop', 'stop_token_ids'):
+            value = getattr(self, f)
+            self._check(f, value is None or isinstance(value, (str, Sequence)), 'a list')
         self.stop = [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
         self.stop_token_ids = list(self.stop_token_ids or [])
         if self.top_k == -1:
