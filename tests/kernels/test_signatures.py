@@ -34,6 +34,25 @@ SIGNATURES = {
     'attention.merge_attn_states':
         'output, prefix_output, prefix_lse, suffix_output, suffix_lse, output_lse=None, '
         'prefill_tokens_with_context=None, output_scale=None',
+    'paged_attention.paged_attention_v1':
+        'out, query, key_cache, value_cache, num_kv_heads, scale, block_tables, seq_lens, block_size, max_seq_len, '
+        'alibi_slopes, kv_cache_dtype, k_scale, v_scale, tp_rank=0, blocksparse_local_blocks=0, '
+        'blocksparse_vert_stride=0, blocksparse_block_size=64, blocksparse_head_sliding_step=0',
+    'paged_attention.paged_attention_v2':
+        'out, exp_sum, max_logits, tmp_out, query, key_cache, value_cache, num_kv_heads, scale, block_tables, '
+        'seq_lens, block_size, max_seq_len, alibi_slopes, kv_cache_dtype, k_scale, v_scale, tp_rank=0, '
+        'blocksparse_local_blocks=0, blocksparse_vert_stride=0, blocksparse_block_size=64, '
+        'blocksparse_head_sliding_step=0',
+    'paged_attention.decode_attention_fwd':
+        'q, k_buffer, v_buffer, o, lse, req_to_token, b_seq_len, attn_logits, num_kv_splits, sm_scale, page_size=1, '
+        'logit_cap=0.0, k_scale=None, v_scale=None, is_mla=False',
+    'prefix_prefill.context_attention_fwd':
+        'q, k, v, o, kv_cache_dtype, k_cache, v_cache, b_loc, b_start_loc, b_seq_len, max_seq_len, max_input_len, '
+        'k_scale, v_scale, alibi_slopes=None, sliding_window=None, sm_scale=None, skip_decode=False, '
+        'fp8_out_scale=None, sinks=None, is_block_table_ptr=False',
+    'triton_prefill_attention.context_attention_fwd':
+        'q, k, v, o, b_start_loc, b_seq_len, max_input_len, is_causal=True, softmax_scale=None, '
+        'sliding_window_q=None, sliding_window_k=None',
     'gemv.gemv':
         'out, x, weight, bias=None, residual=None, norm_weight=None, epsilon=1e-06, gated=False',
     'lora.lora_shrink':
@@ -47,7 +66,10 @@ SIGNATURES = {
     'sampling.philox_uniform': 'seeds, positions, vocab',
     'sampling.apply_repetition_penalties': 'logits, prompt_mask, output_mask, repetition_penalties',
 }
-FAMILIES = ['activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'quant', 'rotary', 'sampling']
+FAMILIES = [
+    'activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'paged_attention', 'prefix_prefill', 'quant', 'rotary',
+    'sampling', 'triton_prefill_attention',
+]
 
 
 @pytest.mark.parametrize('name', SIGNATURES)
