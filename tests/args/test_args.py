@@ -35,6 +35,8 @@ READ_BY = {
     'source': {'model_type', 'model_id_or_path', 'model_revision', 'ckpt_dir'},
     'template_options': {'system', 'enable_thinking', 'chat_template'},
     'adapters': {'lora_modules'},
+    'limits': {'goodput'},
+    'rate': {'request_rate'},
     'engine_options': {f.name for f in fields(EngineArgs)},
     'recover': {'load_args_from_ckpt_dir', 'load_dataset_config'},
     # settled when they are checked

@@ -1,8 +1,17 @@
 import pytest
 
+from tests.served import MAX_LEN, ServerThread, tiny_chat_checkpoint
 from tests.tiny import tiny_qwen2
 
 
 @pytest.fixture(scope='session')
 def base(tmp_path_factory):
     return tiny_qwen2(tmp_path_factory.mktemp('base'))
+
+
+@pytest.fixture(scope='session')
+def server(tmp_path_factory):
+    """A real server over a tiny model of 320 tokens."""
+    path = tiny_chat_checkpoint(tmp_path_factory.mktemp('served'))
+    with ServerThread(path, max_model_len=MAX_LEN) as running:
+        yield running
