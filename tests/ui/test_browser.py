@@ -150,7 +150,8 @@ HOSTILE = """
 <details open ontoggle="window.hacked = 'details'">d</details><script>window.hacked = 'script'</script>
 <iframe srcdoc="<script>parent.hacked = 'iframe'</script>"></iframe><style>body { display: none }</style>
 <custom-tag onclick="window.hacked = 'tag'" onfocus="window.hacked = 'focus'" autofocus tabindex=1>t</custom-tag>
-[link](javascript:window.hacked='link') <a href="javascript:window.hacked='a'">a</a> <form action="javascript:1">f</form>
+[link](javascript:window.hacked='link') <a href="javascript:window.hacked='a'">a</a>
+<form action="javascript:1">f</form>
 $$\\href{javascript:window.hacked='latex'}{x}$$ $$\\htmlStyle{}{x}$$
 
 ```mermaid
