@@ -221,6 +221,12 @@ class EngineArgs(Args):
     )
     max_num_batched_tokens: int | None = arg(None, 'tokens in one step', group='engine', low=1)
     block_size: int = arg(16, 'tokens in a block of the KV cache', group='engine', low=1)
+    kv_cache_dtype: str = arg(
+        'auto',
+        'dtype of the KV cache: auto is that of the weights, fp8 takes half the memory of bf16',
+        group='engine',
+        choices=('auto', 'fp8', 'fp8_e4m3', 'fp8_e5m2'),
+    )
     num_gpu_blocks_override: int | None = arg(None, 'blocks of the KV cache', group='engine', low=1, shown='what fits')
     enable_prefix_caching: bool = arg(
         True, 'reuse what prompts have in common', group='engine', aliases=('vllm_enable_prefix_caching',)

@@ -115,6 +115,12 @@ class BlockManager:
                     self._free.move_to_end(block, last=False)
         seq.blocks, seq.committed, seq.sent_blocks, seq.computed, seq.chain = [], 0, 0, 0, None
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget what unused blocks hold; False if others are in use and keep theirs."""
+        for block in self._free:
+            self._forget(block)
+        return self.num_used == 0
+
     def _forget(self, block: int) -> None:
         key = self._keys[block]
         if key is not None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from swiftlite_kernels.cache.dtypes import FP8, fp8_dtype
+
 from ..checkpoint.config import generation_config, read_config
 from ..errors import SwiftliteError, nearest
 from ..hub import local_path
@@ -25,6 +27,7 @@ DTYPES = {
     'float': torch.float32,
     'fp32': torch.float32,
 }
+CACHE_DTYPES = ('auto', *FP8)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class EngineConfig:
     max_num_seqs: int | None = None  # None: 1024 on a GPU with 70 GiB or more, else 256
     max_num_batched_tokens: int | None = None
     block_size: int = 16
+    kv_cache_dtype: str = 'auto'  # auto: the weights' dtype; fp8 (= fp8_e4m3), fp8_e5m2: half the bytes of bf16
     num_gpu_blocks_override: int | None = None
     gpu_memory_utilization: float = 0.9
     enable_prefix_caching: bool = True
@@ -74,6 +78,11 @@ class EngineConfig:
             raise SwiftliteError(
                 f"dtype '{self.dtype}' is not known{nearest(self.dtype, DTYPES)}; valid: auto, {', '.join(DTYPES)}."
             )
+        if self.kv_cache_dtype not in CACHE_DTYPES:
+            raise SwiftliteError(
+                f"kv_cache_dtype '{self.kv_cache_dtype}' is not known{nearest(self.kv_cache_dtype, CACHE_DTYPES)}; "
+                f'valid: {", ".join(CACHE_DTYPES)}.'
+            )
         if self.load_format not in ('auto', 'safetensors', 'pt', 'dummy'):
             raise SwiftliteError(f"load_format '{self.load_format}' is not known; valid: auto, safetensors, pt, dummy.")
 
@@ -96,6 +105,7 @@ class ModelConfig:
     tokenizer: str
     decoder: DecoderConfig
     dtype: torch.dtype
+    cache_dtype: torch.dtype
     device: str
     max_model_len: int
     max_num_batched_tokens: int
@@ -133,11 +143,13 @@ def resolve_model(config: EngineConfig) -> ModelConfig:
     generation = generation_config(path)
     eos = generation.get('eos_token_id', list(decoder.eos_token_ids))
     eos = tuple(eos) if isinstance(eos, (list, tuple)) else (eos,) if eos is not None else ()
+    dtype = _dtype(config.dtype, decoder.dtype, gpu)
     return ModelConfig(
         path=path,
         tokenizer=local_path(config.tokenizer) if config.tokenizer else path,
         decoder=decoder,
-        dtype=_dtype(config.dtype, decoder.dtype, gpu),
+        dtype=dtype,
+        cache_dtype=_cache_dtype(config.kv_cache_dtype, device) or dtype,
         device=device,
         max_model_len=length,
         max_num_batched_tokens=max(batched, 1),
@@ -159,6 +171,14 @@ def _dtype(asked: str, stored: str, gpu: bool) -> torch.dtype:
         return torch.float32
     dtype = DTYPES.get(stored.removeprefix('torch.'), torch.bfloat16)
     return torch.bfloat16 if dtype == torch.float32 else dtype
+
+
+def _cache_dtype(asked: str, device: str) -> torch.dtype | None:
+    """The dtype of an fp8 cache, None for auto."""
+    dtype = fp8_dtype(asked)
+    if dtype == torch.float8_e4m3fn and device.startswith('cuda') and torch.cuda.get_device_capability(device) < (8, 9):
+        raise SwiftliteError(f"kv_cache_dtype '{asked}' needs a GPU of compute capability 8.9; use fp8_e5m2 or auto.")
+    return dtype
 
 
 def _at_least(name: str, value: Any, low: int) -> None:

@@ -28,9 +28,12 @@ class Constraint:
     def __init__(self, grammar: Grammar, params: SamplingParams, stop_ids: Iterable[int], vocab_size: int):
         self._grammar, self._params, self._stop_ids = grammar, params, list(stop_ids)
         self._bad = params.bad_words_token_ids or ()
-        self._allowed = np.zeros(-(-vocab_size // 32), dtype=np.uint32)
-        allowed = params.allowed_token_ids
-        set_bits(self._allowed, range(vocab_size) if allowed is None else allowed, True)
+        if params.allowed_token_ids is None:
+            self._allowed = np.full(-(-vocab_size // 32), 0xFFFFFFFF, dtype=np.uint32)
+            self._allowed[-1] >>= np.uint32(-vocab_size % 32)
+        else:
+            self._allowed = np.zeros(-(-vocab_size // 32), dtype=np.uint32)
+            set_bits(self._allowed, params.allowed_token_ids, True)
         self.mask = self._allowed
 
     def begin(self) -> Ending | None:

@@ -122,7 +122,7 @@ class GrammarCompiler:
 
         self._source = functools.cache(source)
         self._guard = GrammarGuard(self._source)
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         self._vocabulary: Vocabulary | None = None
         self._known: OrderedDict[str, Grammar | str] = OrderedDict()  # a text: why it cannot be used
         self._pool: ThreadPoolExecutor | None = None
@@ -146,7 +146,7 @@ class GrammarCompiler:
             return found
         try:
             self._guard.check(params)
-            with self._lock:
+            with self._reading:  # takes about a second, in which `known` must not wait
                 if self._vocabulary is None:
                     self._vocabulary = Vocabulary(*self._source())
             grammar = build(params, self._vocabulary)
@@ -165,7 +165,7 @@ class GrammarCompiler:
     def shutdown(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        self._guard.close()
+        self._guard.close()  # also ends the compilation that runs
 
     def _remember(self, params: StructuredOutputsParams, found: Grammar | str) -> None:
         with self._lock:
@@ -187,10 +187,13 @@ def compile_grammar(params: StructuredOutputsParams, tokenizer: Any) -> Grammar:
     return _compiler(tokenizer).compile(params)
 
 
-def check_structured_outputs(params: StructuredOutputsParams | None, tokenizer: Any) -> None:
-    """RequestError if the grammar of `params` cannot be used. Takes up to seconds: not for an event loop."""
-    if params is not None:
-        compile_grammar(params, tokenizer)
+def check_structured_outputs(params: StructuredOutputsParams, tokenizer: Any) -> Future[Grammar] | None:
+    """None if the grammar of `params` is known to be good, RequestError if it is known to be none.
+
+    Otherwise it is compiled beside the caller, one at a time: the future raises RequestError where it cannot be used.
+    """
+    compiler = _compiler(tokenizer)
+    return None if compiler.known(params) is not None else compiler.submit(params)
 
 
 def set_bits(words: np.ndarray, ids: Iterable[int], value: bool) -> None:

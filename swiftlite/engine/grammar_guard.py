@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from ..errors import SwiftliteError
 from .errors import RequestError
 from .grammar import Grammar, Vocabulary, build
 from .structured import StructuredOutputsParams
@@ -39,13 +40,22 @@ class GrammarGuard:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._conn: Connection
+        self._closed = False
 
     def check(self, params: StructuredOutputsParams) -> None:
         """RequestError if the grammar cannot be used, or not within the limits."""
+        vocabulary = self._vocabulary()
         with self._lock:
+            if self._closed:
+                raise RequestError(f'{params.kind} cannot be used: the engine was shut down.')
             try:
-                if self._process is None:
-                    self._start()
+                if self._process is None or self._process.poll() is not None:
+                    self._stop()
+                    self._start(vocabulary)
+            except (EOFError, OSError):
+                self._stop()
+                raise SwiftliteError(f'{params.kind} cannot be used now: its compiler did not start.') from None
+            try:
                 self._conn.send(params)
                 if not self._conn.poll(PATIENCE * self._seconds):
                     raise EOFError
@@ -57,28 +67,36 @@ class GrammarGuard:
             raise RequestError(problem)
 
     def close(self) -> None:
-        with self._lock:
-            self._stop()
+        """End the process, also while it is asked; it is not started again."""
+        self._closed = True
+        while not self._lock.acquire(timeout=0.05):
+            if (process := self._process) is not None:
+                process.kill()  # who waits for its answer learns of it
+        self._stop()
+        self._lock.release()
 
     def __del__(self) -> None:
         self._stop()
 
-    def _start(self) -> None:
+    def _start(self, vocabulary: tuple[str, list[int]]) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, '-m', 'swiftlite.engine.grammar_guard', str(theirs.fileno()), str(self._seconds)]
-        self._process = subprocess.Popen(
-            command,
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # what native code says when it dies
-            process_group=0,  # Ctrl-C in a terminal is for the process that asks
-        )
-        theirs.close()
-        self._conn = Connection(ours.detach())
-        self._conn.send(self._vocabulary())
+        with theirs:
+            self._conn = Connection(ours.detach())
+            module = 'swiftlite.engine.grammar_guard'
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', module, str(theirs.fileno()), str(self._seconds)],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # what native code says when it dies
+                process_group=0,  # Ctrl-C in a terminal is for the process that asks
+            )
+        self._conn.send(vocabulary)
         if not self._conn.poll(START_SECONDS):
             raise EOFError
-        self._conn.recv()
+        problem = self._conn.recv()
+        if problem is not None:
+            self._stop()
+            raise RequestError(problem)
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -101,7 +119,11 @@ def try_out(grammar: Grammar) -> str | None:
 
 def serve(conn: Connection, seconds: float) -> None:
     """Answer until the pipe closes. A grammar that takes longer than `seconds` ends the process."""
-    vocabulary = Vocabulary(*conn.recv())
+    try:
+        vocabulary = Vocabulary(*conn.recv())
+    except ValueError as error:
+        conn.send(f'structured output cannot be used: llguidance does not read this tokenizer ({error}).')
+        return
     with open('/proc/self/statm', encoding='ascii') as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import traceback
 from concurrent.futures import Future
 
 from ..checkpoint.tokenizer import load_tokenizer
@@ -66,8 +67,13 @@ class GrammarIntake:
             try:
                 self._constrain(seq, future.result())
                 good.append(seq)
+                continue
             except SwiftliteError as error:
-                bad.append(SequenceOutput(seq.request_id, [], finish_reason='error', error=str(error)))
+                problem = str(error)
+            except Exception as error:  # whatever a library raises ends this request alone
+                traceback.print_exc()
+                problem = f'The grammar could not be compiled ({type(error).__name__}: {error}).'
+            bad.append(SequenceOutput(seq.request_id, [], finish_reason='error', error=problem))
         return good, bad
 
     def shutdown(self) -> None:

@@ -116,7 +116,7 @@ class ModelRunner:
         per_block = (
             sum(2 * a.num_kv_heads * a.head_dim for a in self.model.attentions())
             * config.block_size
-            * model.dtype.itemsize
+            * model.cache_dtype.itemsize
         )
         if config.num_gpu_blocks_override is not None:
             return config.num_gpu_blocks_override
@@ -142,8 +142,9 @@ class ModelRunner:
         self.num_blocks = num_blocks
         for a in self.model.attentions():
             shape = (num_blocks, self.config.block_size, a.num_kv_heads, a.head_dim)
-            a.key_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
-            a.value_cache = torch.zeros(shape, dtype=self.model_config.dtype, device=self.device)
+            a.key_cache = torch.zeros(shape, dtype=self.model_config.cache_dtype, device=self.device)
+            a.value_cache = torch.zeros(shape, dtype=self.model_config.cache_dtype, device=self.device)
+            a.kv_cache_dtype = self.config.kv_cache_dtype
 
     @torch.inference_mode()
     def capture(self) -> None:

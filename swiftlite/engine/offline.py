@@ -122,6 +122,10 @@ class LLM:
                 beam.text = self.tokenizer.decode(beam.tokens)
         return outputs
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget the prompts that were seen; False if requests run, which keep theirs."""
+        return self.engine.blocks.reset_prefix_cache()
+
     @property
     def template(self) -> Template:
         """The model's template, from the registry."""

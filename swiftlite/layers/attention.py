@@ -10,12 +10,15 @@ from swiftlite_kernels.rotary import rotary_and_cache
 
 from .context import current_step
 from .norm import RMSNorm
-from .prompt_attention import prompt_attention
+from .prompt_attention import as_stored, prompt_attention
 from .rotary import RotaryEmbedding
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention; the model runner sets the caches, [blocks, block_size, kv_heads, d] each."""
+    """Causal grouped-query attention; the model runner sets the caches, [blocks, block_size, kv_heads, d] each.
+
+    An fp8 cache holds keys / k_scale and values / v_scale; the factors are 1 unless the checkpoint has some.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,18 @@ class Attention(nn.Module):
         self.q_norm: RMSNorm | None = norms[0] if norms else None
         self.k_norm: RMSNorm | None = norms[1] if norms else None
         self.key_cache = self.value_cache = torch.empty(0)
-        self.register_buffer('one', torch.ones(1, dtype=torch.float32, device=device), persistent=False)
+        self.kv_cache_dtype = 'auto'
+        self.register_buffer('k_scale', torch.ones(1, dtype=torch.float32, device=device), persistent=False)
+        self.register_buffer('v_scale', torch.ones(1, dtype=torch.float32, device=device), persistent=False)
+        self._has_scales = False
+
+    def set_scale(self, name: str, value: torch.Tensor) -> None:
+        """Set the factor 'k_scale' or 'v_scale', one number; ValueError for one that cannot divide."""
+        number = float(value)
+        if not 0 < number < float('inf'):
+            raise ValueError(f'a factor of the cache must be finite and above 0, got {number:g}')
+        getattr(self, name).fill_(number)
+        self._has_scales = self._has_scales or number != 1
 
     def forward(
         self,
@@ -59,9 +73,9 @@ class Attention(nn.Module):
             self.key_cache,
             self.value_cache,
             step.slot_mapping,
-            'auto',
-            self.one,
-            self.one,
+            self.kv_cache_dtype,
+            self.k_scale,
+            self.v_scale,
         )
         q = qkv[:, : self.num_heads * self.head_dim].unflatten(-1, (self.num_heads, self.head_dim))
         if rows is not None:
@@ -74,6 +88,9 @@ class Attention(nn.Module):
         else:
             out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         k, v = qkv[:, self.num_heads * self.head_dim :].unflatten(-1, (2, self.num_kv_heads, self.head_dim)).unbind(1)
+        if self.kv_cache_dtype != 'auto':
+            k = as_stored(k, self.kv_cache_dtype, self.k_scale)
+            v = as_stored(v, self.kv_cache_dtype, self.v_scale)
         prompt_attention(q, k, v, out, step.dense, self.scale)
         return out.flatten(1)
 
@@ -83,6 +100,9 @@ class Attention(nn.Module):
         """q [T, heads, d] → the same shape."""
         step = current_step()
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        scales: list[torch.Tensor | None] = [None, None]
+        if self._has_scales and self.kv_cache_dtype != 'auto':
+            scales = [x.expand(seq_lens.shape[0], self.num_kv_heads) for x in (self.k_scale, self.v_scale)]
         unified_attention(
             q,
             self.key_cache,
@@ -98,8 +118,7 @@ class Attention(nn.Module):
             step.block_tables,
             0.0,
             None,
-            None,
-            None,
+            *scales,
             shared_prefix=step.shared,
         )
         return out

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from swiftlite_kernels.cache.dtypes import fp8_dtype
+
 # the fastest for long prompts on Hopper first; torch takes the first that can
 BACKENDS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ROUNDED = 256  # tokens: the library plans each length anew (30 ms), so there are few
@@ -36,3 +38,16 @@ def prompt_attention(
         with sdpa_kernel(BACKENDS, set_priority=True):
             result = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
         out[first : first + count] = result[0].transpose(0, 1)[:count]
+
+
+def as_stored(x: torch.Tensor, kv_cache_dtype: str, scale: torch.Tensor) -> torch.Tensor:
+    """Keys or values [T, kv_heads, d] as an fp8 cache gives them back, in x's dtype.
+
+    With them a prompt gets the answer it would have got in chunks or from the prefix cache: what a token sees never
+    depends on what was computed in the same step.
+    """
+    stored = fp8_dtype(kv_cache_dtype)
+    assert stored is not None
+    limit = torch.finfo(stored).max
+    rounded = (x.float() / scale).clamp(-limit, limit).to(stored)
+    return (rounded.float() * scale).to(x.dtype)

@@ -34,6 +34,7 @@ class SelfAttention(nn.Module):
     ):
         super().__init__()
         c = config
+        self.prefix = prefix
         self.qkv = QKVParallelLinear(
             prefix, c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.qkv_bias, tp, dtype, device
         )
@@ -52,6 +53,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, positions: torch.Tensor, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         return self.o(self.attention(positions, self.qkv(x, with_bias=False), self.qkv.bias, rows))
+
+    def kv_scales(self) -> dict[str, tuple[str, ...]]:
+        """Names under which checkpoints keep factors of an fp8 cache → which of the attention's they are."""
+        out: dict[str, tuple[str, ...]] = {f'{self.prefix}.kv_scale': ('k_scale', 'v_scale')}
+        for x in 'kv':
+            for name in (f'{x}_scale', f'attn.{x}_scale', f'{x}_proj.{x}_scale', f'{x}_proj.output_scale'):
+                out[f'{self.prefix}.{name}'] = (f'{x}_scale',)
+        return out
 
 
 class MLP(nn.Module):
@@ -173,6 +182,16 @@ class Decoder(nn.Module):
     def attentions(self) -> Iterator[Attention]:
         """Every layer that owns a KV cache, in order."""
         return (m for m in self.modules() if isinstance(m, Attention))
+
+    def set_kv_scale(self, name: str, value: torch.Tensor) -> bool:
+        """Take a factor of an fp8 cache by its checkpoint name; False when it is none, ValueError when it is bad."""
+        for layer in self.layers:
+            names = layer.attention.kv_scales().get(name, ())
+            for x in names:
+                layer.attention.attention.set_scale(x, value)
+            if names:
+                return True
+        return False
 
     def targets(self) -> dict[str, Target]:
         """Every tensor this network reads, by checkpoint name."""

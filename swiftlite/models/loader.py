@@ -16,7 +16,7 @@ def load_weights(model: Decoder, path: str) -> None:
     unknown = []
     for name, tensor in iter_tensors(path):
         if name not in targets:
-            if not _ignorable(name, model):
+            if not _ignorable(name, model) and not _is_kv_scale(path, name, tensor, model):
                 unknown.append(name)
             continue
         if tuple(tensor.shape) != targets[name].shape:
@@ -48,6 +48,15 @@ def fill_dummy(model: Decoder, seed: int) -> None:
     for linear in model.linears():
         if linear.bias is not None:
             linear.bias.data.zero_()
+
+
+def _is_kv_scale(path: str, name: str, tensor: torch.Tensor, model: Decoder) -> bool:
+    if not name.endswith('_scale') or tensor.numel() != 1:
+        return False
+    try:
+        return model.set_kv_scale(name, tensor)
+    except ValueError as error:
+        raise SwiftliteError(f"{path}: tensor '{name}': {error}.") from None
 
 
 def _ignorable(name: str, model: Decoder) -> bool:

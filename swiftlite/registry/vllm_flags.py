@@ -58,8 +58,8 @@ ENGINE: dict[str, Known] = table(
     needless('every option is always checked', 'fail_on_environ_validation'),
     needless('weights are read as the checkpoint says', 'allow_deprecated_quantization'),
     refused('weights are bf16, fp16 or fp32', 'quantization quantization_config'),
-    refused('the cache has the dtype of the weights', 'kv_cache_dtype=auto calculate_kv_scales'),
-    refused('the cache has the dtype of the weights', 'kv_cache_dtype_skip_layers'),
+    refused("factors of an fp8 cache are the checkpoint's, else 1", 'calculate_kv_scales'),
+    refused('the caches of all layers have one dtype', 'kv_cache_dtype_skip_layers'),
     refused(
         PARALLEL,
         """pipeline_parallel_size=1 data_parallel_size=1 data_parallel_rank data_parallel_start_rank

@@ -82,8 +82,9 @@ async def check_sampling(params: SamplingParams, service: Service, refuse: Refus
     except RequestError as error:
         raise ApiError(str(error)) from None
     try:
-        if params.structure is not None:
-            await asyncio.to_thread(check_structured_outputs, params.structure, service.engine.tokenizer)
+        compiling = params.structure and check_structured_outputs(params.structure, service.engine.tokenizer)
+        if compiling is not None:
+            await asyncio.wrap_future(compiling)
     except RequestError as error:
         raise refuse(str(error)) from None
 

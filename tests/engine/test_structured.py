@@ -5,15 +5,21 @@ import json
 import os
 import re
 import signal
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from swiftlite import LLM, AsyncEngine, EngineConfig, SamplingParams
 from swiftlite.engine import EngineRequest, RequestError, StructuredOutputsParams
-from swiftlite.engine.grammar import check_structured_outputs, tokenizer_source
+from swiftlite.engine.constraint import Constraint
+from swiftlite.engine.grammar import GrammarCompiler, Vocabulary, compile_grammar, tokenizer_source
 from swiftlite.engine.grammar_guard import GrammarGuard
+from swiftlite.errors import SwiftliteError
 from tests.engine.schemas import fits, schemas
 from tests.engine.test_itself import hold_results_back
 
@@ -245,7 +251,7 @@ BAD = [
 @pytest.mark.parametrize(('shape', 'says'), BAD, ids=[str(i) for i in range(len(BAD))])
 def test_bad_grammars_are_one_sentence(llm, shape, says):
     for check in (
-        lambda: check_structured_outputs(StructuredOutputsParams(**shape), llm.tokenizer),
+        lambda: compile_grammar(StructuredOutputsParams(**shape), llm.tokenizer),
         lambda: chat(llm, ['hello'], params(shape)),
     ):
         with pytest.raises(RequestError, match=re.escape(says)) as caught:
@@ -338,12 +344,91 @@ def test_a_compiler_that_ends_is_started_again(llm):
     guard.check(StructuredOutputsParams(choice=['a', 'b']))
     process = guard._process
     os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(RequestError):
-        guard.check(StructuredOutputsParams(regex='a+'))
-    guard.check(StructuredOutputsParams(regex='a+'))
-    process = guard._process
+    process.wait()
+    guard.check(StructuredOutputsParams(regex='a+'))  # one that died by itself says nothing about the next grammar
+    assert guard._process.pid != process.pid
     guard.close()
-    assert process.poll() is not None
+
+
+def test_a_closed_compiler_ends_at_once(llm):
+    guard = GrammarGuard(lambda: tokenizer_source(llm.tokenizer), seconds=60)
+    guard.check(StructuredOutputsParams(choice=['a', 'b']))
+    process = guard._process
+    slow = StructuredOutputsParams(json={'type': 'integer', 'multipleOf': 999983})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(guard.check, slow)
+        while not guard._lock.locked():
+            time.sleep(0.01)
+        guard.close()
+        assert process.poll() is not None and guard._process is None
+        with pytest.raises(RequestError):
+            running.result(timeout=30)
+    with pytest.raises(RequestError, match='shut down'):
+        guard.check(StructuredOutputsParams(choice=['a', 'b']))
+    assert guard._process is None
+
+
+def test_a_compiler_that_cannot_start_is_not_the_grammars_fault(llm, monkeypatch):
+    tokens = tokenizer_source(llm.tokenizer)
+    shape = StructuredOutputsParams(choice=['a', 'b'])
+    with pytest.raises(RequestError, match='does not read this tokenizer'):
+        GrammarGuard(lambda: ('{}', [])).check(shape)
+    compiler = GrammarCompiler(lambda: tokens)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, 'executable', '/nowhere/python')
+        with pytest.raises(SwiftliteError, match='did not start'):
+            compiler.compile(shape)
+    assert compiler.compile(shape).advance(llm.tokenizer.encode('a')[0])
+    compiler.shutdown()
+
+
+def test_what_is_known_waits_for_no_vocabulary(llm, monkeypatch):
+    """The step loop asks `known` while another thread reads the vocabulary for the first grammar."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    class Slow(Vocabulary):
+        def __init__(self, *args):
+            reading.set()
+            assert go_on.wait(60)
+            super().__init__(*args)
+
+    monkeypatch.setattr('swiftlite.engine.grammar.Vocabulary', Slow)
+    compiler = GrammarCompiler(lambda: tokenizer_source(llm.tokenizer))
+    first = compiler.submit(StructuredOutputsParams(choice=['a', 'b']))
+    assert reading.wait(60)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(compiler.known, StructuredOutputsParams(choice=['c', 'd']))
+        try:
+            assert asked.result(timeout=30) is None
+        finally:
+            go_on.set()
+    assert first.result(timeout=60) is not None
+    compiler.shutdown()
+
+
+@pytest.mark.parametrize('size', [1, 31, 32, 33, 320])
+def test_a_free_constraint_allows_the_whole_vocabulary(llm, size):
+    grammar = compile_grammar(StructuredOutputsParams(regex='(.|\n)*'), llm.tokenizer)
+    constraint = Constraint(grammar, SamplingParams(), (), size)
+    every = np.unpackbits(constraint.mask.view(np.uint8), bitorder='little')
+    assert every[:size].all() and not every[size:].any()
+
+
+def test_a_fault_of_the_compiler_ends_its_request_alone(llm, monkeypatch, capfd):
+    def fault(params):
+        raise TypeError('not today')
+
+    engine = llm.engine
+    monkeypatch.setattr(engine.intake._compiler, 'compile', fault)
+    shape = {'regex': 'a{5}b{5}'}
+    engine.add_request(EngineRequest('fault', [5], params(shape)))
+    engine.add_request(EngineRequest('other', [5], SamplingParams(max_tokens=2, ignore_eos=True)))
+    outputs = []
+    while engine.has_work:
+        outputs += engine.step()
+    assert [o.error for o in outputs if o.error] == ['The grammar could not be compiled (TypeError: not today).']
+    assert sum(len(o.token_ids) for o in outputs if o.request_id == 'other') == 2
+    assert 'not today' in capfd.readouterr().err
 
 
 async def test_through_the_engine_process():

@@ -34,7 +34,9 @@ class Tiles:
 
 @triton.jit
 def places_of(table, first, keys, end, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr):
-    """Block numbers and places in the block of keys first + [0, KEYS)."""
+    """Block numbers and places in the block of keys first + [0, KEYS); BLOCK_SIZE 0: one run of tokens."""
+    if BLOCK_SIZE == 0:
+        return tl.zeros([KEYS], tl.int64), keys.to(tl.int64)
     if BLOCK_SIZE % KEYS == 0:  # one block holds the tile
         block = tl.load(table + first // BLOCK_SIZE).to(tl.int64) + tl.zeros([KEYS], tl.int64)
     else:
@@ -49,16 +51,25 @@ def attend_tile(
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
     ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
     DIM_PAD: tl.constexpr, PRECISION: tl.constexpr,
+    PACK: tl.constexpr = 0, K_CHUNK: tl.constexpr = 0, V_DIM: tl.constexpr = 1, V_SIZE: tl.constexpr = 0,
+    V_PAD: tl.constexpr = 0,
 ):
-    """One step of the online softmax over keys [first, first + KEYS), those from `end` on left out."""
+    """One step of the online softmax over keys [first, first + KEYS), those from `end` on left out.
+
+    PACK > 0: elements of a key lie in runs of PACK, K_CHUNK apart; V_DIM apart are those of a value. V_SIZE (padded:
+    V_PAD): elements of a value, 0 = DIM.
+    """
+    VALUES: tl.constexpr = V_SIZE if V_SIZE > 0 else DIM
+    VALUES_PAD: tl.constexpr = V_PAD if V_SIZE > 0 else DIM_PAD
     keys = first + tl.arange(0, KEYS)
-    dim = tl.arange(0, DIM_PAD)
+    dim, v_dim = tl.arange(0, DIM_PAD), tl.arange(0, VALUES_PAD)
+    k_dim = dim // PACK * K_CHUNK + dim % PACK if PACK > 0 else dim
     block, place = places_of(table, first, keys, end, BLOCK_SIZE, KEYS)
-    k_at = k + (block * k_block + place * k_place)[None, :] + dim[:, None]
-    v_at = v + (block * v_block + place * v_place)[:, None] + dim[None, :]
-    if MASKED or DIM != DIM_PAD:
+    k_at = k + (block * k_block + place * k_place)[None, :] + k_dim[:, None]
+    v_at = v + (block * v_block + place * v_place)[:, None] + (v_dim * V_DIM)[None, :]
+    if MASKED or DIM != DIM_PAD or VALUES != VALUES_PAD:
         k_tile = tl.load(k_at, (dim < DIM)[:, None] & (keys < end)[None, :], other=0.0)
-        v_tile = tl.load(v_at, (dim < DIM)[None, :] & (keys < end)[:, None], other=0.0)
+        v_tile = tl.load(v_at, (v_dim < VALUES)[None, :] & (keys < end)[:, None], other=0.0)
     else:
         k_tile = tl.load(k_at)
         v_tile = tl.load(v_at)
