@@ -1,9 +1,16 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+# the same inputs in every run, however slow the machine; --hypothesis-profile=long draws others, and more
+few = os.environ.get('TRITON_INTERPRET') == '1'
+settings.register_profile('same', max_examples=3 if few else 25, deadline=None, derandomize=True)
+settings.register_profile('long', deadline=None, max_examples=1000)
+settings.load_profile('same')
 
 
 @pytest.fixture(autouse=True)

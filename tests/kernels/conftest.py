@@ -7,11 +7,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from hypothesis import settings
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
-settings.register_profile('kernels', max_examples=3 if INTERPRETED else 25, deadline=None, derandomize=True)
-settings.load_profile('kernels')
 
 
 @dataclass(frozen=True)
