@@ -14,7 +14,7 @@ from swiftlite_kernels.triton import begin, early_launch, multiprocessors
 
 RANKS = 16  # ranks of a program's step
 COLUMNS = 256  # output columns of an expanding program
-WAVES = 6  # programs of shrink a multiprocessor
+WAVES = {16: 12, 64: 6}  # programs of shrink a multiprocessor, by tile
 
 
 @triton.jit(do_not_specialize=['tokens', 'splits'])
@@ -110,7 +110,7 @@ def add_lora(
         return
     rank_tiles = triton.cdiv(routing.pool_rows.shape[1], RANKS)
     step = 64 if x.dtype == torch.float32 else 256 if routing.tile <= 16 else 128
-    wanted = WAVES * multiprocessors(x.device) // (tiles * slices)
+    wanted = WAVES.get(routing.tile, 6) * multiprocessors(x.device) // (tiles * slices)
     splits = max(1, min(wanted, triton.cdiv(inner, step)))
     part = torch.empty(splits, tokens, slices * rank_tiles * RANKS, dtype=torch.float32, device=x.device)
     shared = (
