@@ -26,7 +26,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo/demo.py
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

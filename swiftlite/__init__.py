@@ -10,10 +10,14 @@ __all__ = [
     'LLM',
     'AsyncEngine',
     'BeamSearchParams',
+    'CompletionOutput',
     'EngineConfig',
     'LoRARequest',
+    'RequestOutput',
     'SamplingParams',
     'StructuredOutputsParams',
+    'TextPrompt',
+    'TokensPrompt',
     '__version__',
 ]
 
@@ -22,10 +26,14 @@ if TYPE_CHECKING:
         LLM,
         AsyncEngine,
         BeamSearchParams,
+        CompletionOutput,
         EngineConfig,
         LoRARequest,
+        RequestOutput,
         SamplingParams,
         StructuredOutputsParams,
+        TextPrompt,
+        TokensPrompt,
     )
 
 

@@ -5,7 +5,9 @@ A block is run if its info string ends in ``run``: ```` ```bash run ```` or ````
 7860 become free ones; ``swiftlite deploy … &`` is waited for.
 """
 
+import contextlib
 import io
+import random
 import re
 import shlex
 import socket
@@ -15,7 +17,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,15 @@ class PageRun:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return int(probe.getsockname()[1])
+    """One below those that the system hands out, so that nobody is given it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(('127.0.0.1', port))
+            return port
 
 
-@contextmanager
+@contextlib.contextmanager
 def page_run(capture: pytest.CaptureFixture[str], skip: dict[str, str]) -> Iterator[PageRun]:
     page = PageRun(capture, skip)
     try:

@@ -52,17 +52,17 @@ class ServerThread:
         self.service: Any = None
         self._loop: asyncio.AbstractEventLoop
         self._ready: queue.Queue[BaseException | None] = queue.Queue()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(path, options)))
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve(path, options)))
 
     def __enter__(self) -> 'ServerThread':
-        self._thread.start()
+        self.thread.start()
         if error := self._ready.get(timeout=120):
             raise error
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._server.should_exit = True
-        self._thread.join(30)
+        self.thread.join(30)
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in the server's event loop."""

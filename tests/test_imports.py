@@ -227,10 +227,14 @@ def test_public_names():
         'LLM',
         'AsyncEngine',
         'BeamSearchParams',
+        'CompletionOutput',
         'EngineConfig',
         'LoRARequest',
+        'RequestOutput',
         'SamplingParams',
         'StructuredOutputsParams',
+        'TextPrompt',
+        'TokensPrompt',
         '__version__',
     }
     for name in swiftlite.__all__:

@@ -1,6 +1,6 @@
 """``swiftlite app-ui``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -49,9 +49,9 @@ class AppUiArgs(GenerationArgs, RunArgs):
             if self.api_key is not None:
                 raise UsageError('--api_key needs --base_url, the server that asks for the key')
             return
-        given = [name for name in ('model_type', 'model_id_or_path', 'ckpt_dir') if getattr(self, name) is not None]
-        if given or self.lora_modules:
-            raise UsageError(f'--base_url talks to a server, so --{(given or ["lora_modules"])[0]} cannot be given too')
+        here = [f.name for f in fields(self) if f.metadata['group'] in ('model', 'adapters', 'engine')]
+        if given := self.changed(here):
+            raise UsageError(f'--base_url talks to a server, so --{given} cannot be given too')
         try:
             parts = urlsplit(self.base_url)
             valid = parts.scheme in ('http', 'https') and bool(parts.hostname) and parts.port != 0

@@ -1,13 +1,15 @@
 """``swiftlite eval``."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
 from swiftlite.args.groups import DataArgs, GenerationArgs, RunArgs
 from swiftlite.errors import UsageError
 
+# what a server at --eval_url is told, beside how answers are drawn
+SENT = ('model_type', 'model_id_or_path', 'system', 'seed', 'custom_register_path')
 METRICS = ('accuracy', 'exact_match', 'rouge_l', 'bleu_4', 'perplexity', 'token_accuracy')
 
 
@@ -82,10 +84,10 @@ class EvalArgs(GenerationArgs, DataArgs, RunArgs):
             if self.eval_is_chat_model is not None:
                 raise UsageError('--eval_is_chat_model is about the server at --eval_url, and none is given')
             return
-        for name in ('ckpt_dir', 'tokenizer'):
-            if getattr(self, name) is not None:
-                raise UsageError(f'--{name} does not go with --eval_url, where the server holds the model: give one')
         if self.lora_modules:
             raise UsageError("--lora_modules does not go with --eval_url: name the server's adapter with --model")
+        here = [f.name for f in fields(self) if f.metadata['group'] in ('model', 'adapters', 'engine')]
+        if local := self.changed(name for name in here if name not in SENT):
+            raise UsageError(f'--{local} does not go with --eval_url, where the server holds the model: give one')
         if not re.match(r'https?://[^/:]', self.eval_url):
             raise UsageError(f"--eval_url is an address such as http://127.0.0.1:8000/v1, not '{self.eval_url}'")

@@ -1,7 +1,7 @@
 """How a field says what its flag is called, what it takes and what it does."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -67,6 +67,11 @@ class Args:
 
     def check(self) -> None:
         """What one field asks of another; raises UsageError."""
+
+    def changed(self, names: Iterable[str]) -> str | None:
+        """The first of these fields that is not at its default."""
+        defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
+        return next((name for name in names if getattr(self, name) != defaults[name]), None)
 
     def fill(self, name: str, value: Any) -> None:
         """Give a field its default where that depends on others. For `check` only: the object is frozen after it."""

@@ -19,6 +19,7 @@ class BeamSearchParams:
 
     A sequence's score is the sum of its log probabilities / (its length with the prompt, without an end token) **
     length_penalty. ignore_eos: end tokens are tokens like others. temperature is accepted as 0 only: nothing is drawn.
+    include_stop_str_in_output changes nothing, as with vLLM's LLM: sequences hold their end token.
     """
 
     beam_width: int
@@ -35,8 +36,8 @@ class BeamSearchParams:
                 raise RequestError(f'{name} must be an integer of at least 1, got {value!r}.')
         if self.temperature != 0:
             raise RequestError(f'temperature must be 0 for beam search, got {self.temperature!r}.')
-        if not isinstance(self.length_penalty, (int, float)) or not abs(self.length_penalty) <= 100:
-            raise RequestError(f'length_penalty must be a number between -100 and 100, got {self.length_penalty!r}.')
+        if not isinstance(self.length_penalty, (int, float)) or not abs(self.length_penalty) <= 10:
+            raise RequestError(f'length_penalty must be a number between -10 and 10, got {self.length_penalty!r}.')
 
 
 @dataclass
@@ -75,7 +76,14 @@ def beam_search(
     eos_token_ids: Sequence[int],
     max_model_len: int,
 ) -> list[BeamSearchOutput]:
-    """Search all prompts together. `generate(prompts, params, loras)` answers with one token each."""
+    """Search all prompts together. `generate(prompts, params, loras)` answers with one token each.
+
+    Raises:
+        RequestError: a prompt leaves no room for a token.
+    """
+    for prompt in prompts:
+        if len(prompt) >= max_model_len:
+            raise RequestError(f'The prompt has {len(prompt)} tokens, but the model takes {max_model_len} in all.')
     ends = frozenset(() if params.ignore_eos else eos_token_ids)
     step = SamplingParams(
         temperature=0, max_tokens=1, logprobs=2 * params.beam_width, ignore_eos=True, detokenize=False

@@ -66,7 +66,8 @@ class StepGraphs:
     """
 
     def __init__(self, max_rows: int, max_tokens: int, lora: bool = False):
-        self.max_rows, self._lora = max_rows, lora
+        self.max_rows = max_rows = min(max_rows, max_tokens)  # each has at least one token
+        self._lora = lora
         self._decode = [n for n in DECODE if n < max_rows] + [max_rows]
         self._shared = [n for n in SHARED if n < max_rows] + [min(max_rows, SHARED[-1])]
         self._mixed = [n for n in MIXED if n <= max_tokens]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections import deque
 
@@ -65,13 +66,17 @@ class Engine:
             self._need_lora()
             if request.lora.lora_int_id not in self.adapters:
                 self.add_lora(request.lora)
-            adapter = self.adapters.get(request.lora.lora_int_id).uid
+            entry = self.adapters.get(request.lora.lora_int_id)
+            if os.path.realpath(entry.request.lora_path) != os.path.realpath(request.lora.lora_path):
+                raise RequestError(
+                    f'LoRARequest id {request.lora.lora_int_id} stands for {entry.request.lora_path}; '
+                    f'give {request.lora.lora_path} another id.'
+                )
+            adapter = entry.uid
         params = request.params
         seed = params.seed if params.seed is not None else self._seeds.getrandbits(63)
-        stop_ids = set(params.stop_token_ids or ())
-        if not params.ignore_eos:
-            stop_ids |= set(self.model_config.eos_token_ids)
-        seq = Sequence(request, seed, frozenset(stop_ids), self.model_config.max_model_len, adapter)
+        ends = frozenset(() if params.ignore_eos else self.model_config.eos_token_ids)
+        seq = Sequence(request, seed, ends, self.model_config.max_model_len, adapter)
         if self.blocks.blocks_for(seq.max_len) > self.blocks.num_blocks:
             raise RequestError(
                 f'The request may grow to {seq.max_len} tokens, but the KV cache holds '

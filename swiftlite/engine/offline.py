@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..checkpoint.config import sampling_defaults
 from ..checkpoint.tokenizer import load_tokenizer
+from ..errors import nearest
 from ..registry.resolve import complete
 from ..registry.resolve import resolve_model as resolve_source
-from ..template import Template, get_template
+from ..template import Template, from_jinja, get_template
 from .beam_search import BeamSearchOutput, BeamSearchParams, beam_search
 from .config import EngineConfig
 from .engine import Engine
 from .errors import RequestError
 from .output_processor import RequestState
 from .outputs import CompletionOutput, RequestOutput
+from .prompts import Prompt, listed, read_prompt
 from .request import EngineRequest, LoRARequest
 from .sampling_params import SamplingParams
-
-Prompt = str | list[int] | dict[str, Any]
-T = TypeVar('T')
 
 
 class LLM:
@@ -56,11 +55,9 @@ class LLM:
         sampling_params and lora_request: one for all, or a list of the prompts' length; without sampling_params the
         checkpoint's own hold.
         """
-        batch = _listed(prompts)
-        pairs = [self._prompt(p) for p in batch]
-        given = sampling_params if sampling_params is not None else self.get_default_sampling_params()
-        params = _spread(given, len(batch), 'sampling_params')
-        loras = _spread(lora_request, len(batch), 'lora_request')
+        pairs = [read_prompt(p, self.tokenizer) for p in listed(prompts)]
+        params = self._params(sampling_params, len(pairs))
+        loras = _spread(lora_request, len(pairs), 'lora_request', LoRARequest | None)
         return self._run(pairs, params, loras, use_tqdm)
 
     def chat(
@@ -73,23 +70,37 @@ class LLM:
         tools: list[dict] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        chat_template_content_format: str = 'auto',
+        mm_processor_kwargs: dict[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Answer conversations ([{'role', 'content'}, …] or a list of them) with the model's own template."""
-        if not messages:
-            raise RequestError('messages is empty.')
-        chats = [messages] if isinstance(messages[0], dict) else messages
-        prompts = [
-            {
-                'prompt_token_ids': self.template.encode(
-                    chat,
-                    tools=tools,
-                    add_generation_prompt=add_generation_prompt,  # type: ignore[arg-type]
-                    continue_final_message=continue_final_message,
-                )
-            }
+        """Answer conversations ([{'role', 'content'}, …] or a list of them) with the model's own template.
+
+        chat_template: another one, as Jinja text. chat_template_kwargs: {'enable_thinking': bool}. A template's stop
+        words end an answer unless its sampling parameters ignore_eos. chat_template_content_format changes nothing.
+        """
+        if mm_processor_kwargs:
+            raise RequestError('mm_processor_kwargs is not supported: models read and write text only.')
+        for name in chat_template_kwargs or {}:
+            if name != 'enable_thinking':
+                hint = nearest(name, ['enable_thinking'])
+                raise RequestError(f'chat_template_kwargs has {name}; valid is enable_thinking{hint}.')
+        chats = _conversations(messages)
+        template = self.template if chat_template is None else from_jinja(chat_template, self.tokenizer)
+        prompts: list[Prompt] = [
+            template.encode(
+                chat,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **(chat_template_kwargs or {}),
+            )
             for chat in chats
         ]
-        return self.generate(prompts, sampling_params, use_tqdm, lora_request)  # type: ignore[arg-type]
+        params = self._params(sampling_params, len(chats))
+        ended = {id(p): _ended(p, template) for p in params}
+        return self.generate(prompts, [ended[id(p)] for p in params], use_tqdm, lora_request)
 
     def beam_search(
         self,
@@ -108,10 +119,10 @@ class LLM:
                 f'beam_width {params.beam_width} needs {2 * params.beam_width} log probabilities a step; this engine '
                 f'gives {most}; start it with a larger max_logprobs.'
             )
-        batch = [self._prompt(p)[1] for p in _listed(prompts)]
+        batch = [read_prompt(p, self.tokenizer)[1] for p in listed(prompts)]
         outputs = beam_search(
             batch,
-            _spread(lora_request, len(batch), 'lora_request'),
+            _spread(lora_request, len(batch), 'lora_request', LoRARequest | None),
             params,
             lambda ids, step, loras: self.generate(ids, step, use_tqdm, loras),
             self.engine.model_config.eos_token_ids,
@@ -139,19 +150,9 @@ class LLM:
         """Free the engine's memory and processes."""
         self.engine.shutdown()
 
-    def _prompt(self, prompt: Prompt) -> tuple[str | None, list[int]]:
-        if isinstance(prompt, dict):
-            prompt = prompt['prompt_token_ids'] if 'prompt_token_ids' in prompt else prompt.get('prompt')  # type: ignore[assignment]
-        if isinstance(prompt, str):
-            if self.tokenizer is None:
-                raise RequestError('skip_tokenizer_init is set: give prompt_token_ids instead of text.')
-            return prompt, self.tokenizer(prompt)['input_ids']
-        if _is_ids(prompt):
-            return None, list(prompt)  # type: ignore[arg-type]
-        raise RequestError(
-            "A prompt is text, a list of token ids, {'prompt': text} or {'prompt_token_ids': ids}; "
-            f'got {type(prompt).__name__}.'
-        )
+    def _params(self, given: Any, count: int) -> list[SamplingParams]:
+        params = given if given is not None else self.get_default_sampling_params()
+        return _spread(params, count, 'sampling_params', SamplingParams)
 
     def _run(
         self,
@@ -216,23 +217,34 @@ def _answer(params: SamplingParams, index: int) -> SamplingParams:
     )
 
 
-def _listed(prompts: Any) -> list[Any]:
-    single = not isinstance(prompts, Sequence) or isinstance(prompts, str) or _is_ids(prompts)
-    return [prompts] if single else list(prompts)
-
-
-def _is_ids(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and bool(value)
-        and all(isinstance(t, int) and not isinstance(t, bool) for t in value)
+def _ended(params: SamplingParams, template: Template) -> SamplingParams:
+    """The parameters with the template's stop words: a checkpoint's own end tokens need not be those of a turn."""
+    if params.ignore_eos:
+        return params
+    words = template.stop_strings if params.detokenize else ()
+    return params.clone(
+        stop=[*(params.stop or ()), *words],
+        stop_token_ids=[*(params.stop_token_ids or ()), *template.stop_token_ids],
     )
 
 
-def _spread(value: Any, count: int, name: str) -> list[Any]:
-    if isinstance(value, Iterable) and not isinstance(value, (str, dict)):
-        values = list(value)
-        if len(values) != count:
-            raise RequestError(f'{name} has {len(values)} entries for {count} prompts; give one for all, or as many.')
-        return values
-    return [value] * count
+def _conversations(messages: Any) -> list[list[dict[str, Any]]]:
+    """One conversation or several, as a list of them."""
+    if isinstance(messages, list | tuple) and messages:
+        chats = [messages] if isinstance(messages[0], Mapping) else messages
+        if all(isinstance(chat, list | tuple) and all(isinstance(m, Mapping) for m in chat) for chat in chats):
+            return list(chats)  # type: ignore[arg-type]
+    elif messages in (None, [], ()):
+        raise RequestError('messages is empty.')
+    raise RequestError("messages must be a list of {'role': …, 'content': …}, or a list of such lists.")
+
+
+def _spread(value: Any, count: int, name: str, kind: Any) -> list[Any]:
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else [value] * count
+    if len(values) != count:
+        raise RequestError(f'{name} has {len(values)} entries for {count} prompts; give one for all, or as many.')
+    for one in values:
+        if not isinstance(one, kind):
+            wanted = 'a LoRARequest or None' if name == 'lora_request' else 'SamplingParams'
+            raise RequestError(f'{name} must be {wanted}, got {type(one).__name__}.')
+    return values

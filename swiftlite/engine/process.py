@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,6 +17,8 @@ from .config import EngineConfig
 from .engine import Engine
 from .errors import EngineDeadError
 from .outputs import SequenceOutput
+
+READING = 0.02  # seconds of messages between two steps
 
 
 class EngineLoop:
@@ -28,11 +31,14 @@ class EngineLoop:
     def run(self) -> None:
         """Until the pipe closes, or `stop` came and nothing runs."""
         while True:
+            began = time.monotonic()
             while self.conn.poll(0 if self.engine.has_work else None):
                 if not self._handle(self.conn.recv()):
                     return
                 if self.draining and not self.engine.has_work:
                     return
+                if time.monotonic() - began > READING and self.engine.has_work:
+                    break  # thousands of new requests do not hold up those that run
             outputs = self.engine.step()
             if outputs:
                 self.conn.send(('outputs', outputs))

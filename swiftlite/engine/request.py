@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import RequestError
 from .sampling_params import SamplingParams
 
 
@@ -17,9 +18,9 @@ class LoRARequest:
 
     def __post_init__(self) -> None:
         if not self.lora_name or not isinstance(self.lora_name, str):
-            raise ValueError('LoRARequest needs a non-empty name.')
+            raise RequestError('LoRARequest needs a non-empty name.')
         if isinstance(self.lora_int_id, bool) or not isinstance(self.lora_int_id, int) or self.lora_int_id < 1:
-            raise ValueError(f'LoRARequest id must be a positive integer, got {self.lora_int_id!r}.')
+            raise RequestError(f'LoRARequest id must be a positive integer, got {self.lora_int_id!r}.')
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
@@ -109,6 +109,12 @@ class SamplingParams:
                 raise RequestError(f'{name} is not supported: {REFUSED[name]}.')
         if best_of is not None and best_of != self.n:
             raise RequestError(f'best_of is not supported: {REFUSED["best_of"]}.')
+        for f, kinds in (('stop', 'a text or a list of texts'), ('stop_token_ids', 'a list of token ids')):
+            value = getattr(self, f)
+            self._check(f, value is None or (isinstance(value, Iterable) and not isinstance(value, Mapping)), kinds)
+        for f in ('stop', 'stop_token_ids'):
+            value = getattr(self, f)
+            self._check(f, value is None or isinstance(value, (str, Sequence)), 'a list')
         self.stop = [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
         self.stop_token_ids = list(self.stop_token_ids or [])
         if self.top_k == -1:

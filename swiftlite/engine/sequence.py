@@ -24,11 +24,13 @@ class Sequence:
     only. Positions [0, computed) have their keys and values written by submitted steps.
     """
 
-    def __init__(self, request: EngineRequest, seed: int, stop_ids: frozenset[int], max_len: int, adapter: int):
+    def __init__(self, request: EngineRequest, seed: int, ends: frozenset[int], max_len: int, adapter: int):
         self.request, self.params = request, request.params
         self.tokens = list(request.prompt_token_ids)
         self.prompt_len = len(self.tokens)
-        self.seed, self.stop_ids, self.adapter = seed, stop_ids, adapter
+        self.seed, self.adapter = seed, adapter
+        self.ends = ends  # the model's own end tokens
+        self.stop_ids = ends | frozenset(self.params.stop_token_ids or ())
         limit = max_len if self.params.max_tokens is None else min(self.prompt_len + self.params.max_tokens, max_len)
         self.max_len = limit
         self.status = Status.NEW
@@ -63,10 +65,10 @@ class Sequence:
         return self.params.prompt_logprobs is not None and self.prompt_known < self.prompt_len - 1
 
     def finish_reason(self) -> tuple[str | None, int | None]:
-        """(reason, stop token id) after the last known token, or (None, None)."""
+        """(reason, stop token id unless it is the model's own end) after the last known token, or (None, None)."""
         last = self.tokens[-1]
         if self.num_outputs >= self.params.min_tokens and last in self.stop_ids:
-            return 'stop', (last if last in (self.params.stop_token_ids or ()) else None)
+            return 'stop', (None if last in self.ends else last)
         if len(self.tokens) >= self.max_len:
             return 'length', None
         return None, None

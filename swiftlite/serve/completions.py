@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from swiftlite.engine.outputs import RequestOutput
+from swiftlite.engine.sampling_params import SamplingParams
+from swiftlite.engine.structured import StructuredOutputsParams
 from swiftlite.serve.answer import Answer
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.ids import response_id
 from swiftlite.serve.logprobs import CompletionLogprobs, joined, prompt_logprobs
-from swiftlite.serve.prompts import encode_prompt, prompt_list, truncated
+from swiftlite.serve.prompts import encode_prompts, prompt_list, truncated
 from swiftlite.serve.protocol import CompletionBody
 from swiftlite.serve.refused import refuse_unsupported
 from swiftlite.serve.reply import GenerationReply
@@ -33,30 +35,34 @@ async def create_completion(service: Service, body: CompletionBody, request_id: 
         raise ApiError('max_tokens is 0: that needs echo, else there is nothing to answer.', param='max_tokens')
     structure = wanted_structure(body)
     given = prompt_list(body.prompt)
-    prompts = [await encode_prompt(service, prompt, body) for prompt in given]
+    prompts = await encode_prompts(service, given, body)
     wanted = 1 if silent else body.max_tokens
     prompts = [truncated(ids, body, wanted, service.max_model_len) for ids in prompts]
-    params = [
-        sampling_params(
-            body,
-            defaults=service.defaults,
-            max_tokens=token_budget(len(ids), wanted, service.max_model_len, DEFAULT_MAX_TOKENS, 'prompt'),
-            logprobs=body.logprobs,
-            vocab_size=service.vocab_size,
-            structure=structure,
-            prompt_logprobs=body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs,
-            max_logprobs=service.limits.max_logprobs,
-        )
-        for ids in prompts
-    ]
-    await check_sampling(params[0], service)
-    job = Job(
-        response_id('cmpl', body.request_id or request_id), model, prompts, params, body.n, body.cache_salt, silent
-    )
+    budgets = [token_budget(len(ids), wanted, service.max_model_len, DEFAULT_MAX_TOKENS, 'prompt') for ids in prompts]
+    params = {budget: _params(service, body, budget, structure) for budget in dict.fromkeys(budgets)}
+    for each in params.values():
+        await check_sampling(each, service)
+    job_id = response_id('cmpl', body.request_id or request_id)
+    job = Job(job_id, model, prompts, [params[budget] for budget in budgets], body.n, body.cache_salt, silent)
     echoes = [_echo(service, prompt, body) for prompt in given]
     tokenizer = service.engine.tokenizer
     choices = [CompletionChoice(index, body, echoes[index // body.n], tokenizer) for index in range(job.size)]
     return GenerationReply(service, Answer(job, body, choices, KINDS))
+
+
+def _params(
+    service: Service, body: CompletionBody, max_tokens: int, structure: StructuredOutputsParams | None
+) -> SamplingParams:
+    return sampling_params(
+        body,
+        defaults=service.defaults,
+        max_tokens=max_tokens,
+        logprobs=body.logprobs,
+        vocab_size=service.vocab_size,
+        structure=structure,
+        prompt_logprobs=body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs,
+        max_logprobs=service.limits.max_logprobs,
+    )
 
 
 def _echo(service: Service, prompt: str | list[int], body: CompletionBody) -> str:

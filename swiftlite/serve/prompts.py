@@ -8,7 +8,7 @@ from swiftlite.serve.errors import ApiError
 from swiftlite.serve.messages import check_text
 from swiftlite.serve.protocol import CompletionBody, GenerationBody
 from swiftlite.serve.sampling import check_token_ids
-from swiftlite.serve.service import Service
+from swiftlite.serve.service import Service, beside_if_long
 
 MAX_PROMPTS = 16384
 
@@ -29,10 +29,14 @@ def prompt_list(prompt: Any) -> list[str | list[int]]:
     return prompt
 
 
-async def encode_prompt(service: Service, prompt: str | list[int], body: CompletionBody) -> list[int]:
-    """Token ids of one prompt, checked against the vocabulary and never empty."""
+async def encode_prompts(service: Service, prompts: list[str | list[int]], body: CompletionBody) -> list[list[int]]:
+    """Token ids of each prompt, checked against the vocabulary and never empty."""
+    return await beside_if_long(sum(map(len, prompts)), lambda: [_encoded(service, prompt, body) for prompt in prompts])
+
+
+def _encoded(service: Service, prompt: str | list[int], body: CompletionBody) -> list[int]:
     if isinstance(prompt, str):
-        ids = await service.encode_text(check_text(prompt, 'prompt'), add_special_tokens=body.add_special_tokens)
+        ids = service.text_ids(check_text(prompt, 'prompt'), body.add_special_tokens)
     else:
         check_token_ids(prompt, service.vocab_size, 'prompt')
         ids = prompt

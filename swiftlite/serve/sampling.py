@@ -81,8 +81,10 @@ async def check_sampling(params: SamplingParams, service: Service, refuse: Refus
         params.update_from_tokenizer(service.engine.tokenizer)
     except RequestError as error:
         raise ApiError(str(error)) from None
+    if params.structure is None:
+        return
     try:
-        compiling = params.structure and check_structured_outputs(params.structure, service.engine.tokenizer)
+        compiling = check_structured_outputs(params.structure, service.engine.tokenizer)
         if compiling is not None:
             await asyncio.wrap_future(compiling)
     except RequestError as error:

@@ -120,7 +120,7 @@ async def _start(args: DeployArgs, setup: Setup, models: ServedModels) -> Servic
         try:
             template = setup.template(engine.tokenizer)
         except SwiftliteError as error:
-            if args.template_type is not None or args.chat_template is not None:
+            if args.template_type is not None or args.template_options():
                 raise
             print(f'/v1/chat/completions is off: {error}', file=sys.stderr, flush=True)
     except BaseException:

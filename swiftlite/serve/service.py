@@ -7,7 +7,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.outputs import RequestOutput
@@ -18,7 +18,10 @@ from swiftlite.serve.models_list import ServedModel, ServedModels
 from swiftlite.serve.sampling import sample
 from swiftlite.template import Template
 
+T = TypeVar('T')
+
 MAX_SEQUENCES = 16384
+MAX_NUMBERS = 1 << 25  # of all sequences of a request; the engine holds about 40 bytes for each
 INLINE_ENCODE = 20_000  # characters; longer prompts are tokenized beside the event loop
 
 
@@ -47,10 +50,23 @@ class Job:
     def __post_init__(self) -> None:
         if self.size > MAX_SEQUENCES:
             raise ApiError(f'The request asks for {self.size} sequences; the most is {MAX_SEQUENCES}.', param='n')
+        numbers = self.n * sum(len(ids) + _tables(p) for ids, p in zip(self.prompts, self.params, strict=True))
+        if numbers > MAX_NUMBERS:
+            raise ApiError(
+                f'The request asks for {self.size} sequences that hold {numbers} token ids together, in prompts and '
+                f'parameters; the most is {MAX_NUMBERS}: send several requests.',
+                param='n',
+            )
 
     @property
     def size(self) -> int:
         return len(self.prompts) * self.n
+
+
+def _tables(params: SamplingParams) -> int:
+    """Token ids that the parameters of one sequence hold."""
+    lists = (params.allowed_token_ids, params.logit_bias, params.stop_token_ids)
+    return sum(len(ids) for ids in lists if ids) + sum(map(len, params.bad_words_token_ids or ()))
 
 
 @dataclass
@@ -90,15 +106,12 @@ class Service:
     async def encode_chat(self, messages: list[dict[str, Any]], **options: Any) -> list[int]:
         """Messages → token ids through the template. ApiError (400) where the template refuses them."""
         template = self.require_template()
-        size = sum(len(message['content']) for message in messages)
-        return await _inline_or_thread(size, lambda: template.encode(messages, **options))
+        size = len(repr(messages)) + len(repr(options.get('tools')))  # calls, thoughts and schemas are text as well
+        return await beside_if_long(size, lambda: template.encode(messages, **options))
 
-    async def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Plain text → token ids, for completions and /tokenize."""
-        tokenizer = self.engine.tokenizer
-        return await _inline_or_thread(
-            len(text), lambda: list(tokenizer(text, add_special_tokens=add_special_tokens)['input_ids'])
-        )
+    def text_ids(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Plain text → token ids, for completions and /tokenize; long ones not in the event loop."""
+        return list(self.engine.tokenizer(text, add_special_tokens=add_special_tokens)['input_ids'])
 
     async def generate(self, job: Job) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         """Yield (choice index, what is new in it) until all are finished. Closing the iterator aborts the rest."""
@@ -187,5 +200,6 @@ async def merge(streams: list[AsyncGenerator[Any, None]]) -> AsyncGenerator[Any,
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _inline_or_thread(size: int, encode: Callable[[], list[int]]) -> list[int]:
+async def beside_if_long(size: int, encode: Callable[[], T]) -> T:
+    """The result of `encode`, which reads `size` characters or numbers: in a thread where that takes long."""
     return encode() if size <= INLINE_ENCODE else await asyncio.to_thread(encode)

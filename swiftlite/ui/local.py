@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.errors import EngineDeadError
 from swiftlite.engine.request import LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
 from swiftlite.errors import SwiftliteError, UsageError, nearest
-from swiftlite.infer.setup import Setup
+from swiftlite.infer.setup import Setup, sampling
+from swiftlite.serve.service import beside_if_long
 from swiftlite.template import Template, get_template
 from swiftlite.template.thinking import OPEN
 from swiftlite.ui.partner import EngineGone, Messages, Piece, Profile, PromptTooLong, Sampling
 
 if TYPE_CHECKING:
     from swiftlite.args.app_ui import AppUiArgs
-
-INLINE_ENCODE = 20_000  # characters; longer prompts are tokenized beside the event loop
 
 
 class Local:
@@ -81,7 +79,7 @@ class Local:
         template = self._by_thinking.get(sampling.thinking) or self._template
         if template is None:
             raise SwiftliteError(f'{self._base} has no chat template: it continues a text.')
-        ids = await _encode(lambda: template.encode(messages), sum(len(m['content']) for m in messages))
+        ids = await beside_if_long(sum(len(m['content']) for m in messages), lambda: template.encode(messages))
         if template.lead.startswith(OPEN) and template.spec.thinking == 'always':
             yield Piece(template.lead, 0)  # the prompt opened the thought
         stops = list(template.stop_strings), list(template.stop_token_ids)
@@ -91,7 +89,7 @@ class Local:
 
     async def complete(self, text: str, model: str, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         tokenizer = self.engine.tokenizer
-        ids = await _encode(lambda: list(tokenizer(text)['input_ids']), len(text))
+        ids = await beside_if_long(len(text), lambda: list(tokenizer(text)['input_ids']))
         if not ids:
             raise SwiftliteError('There is no text to continue.')
         async with contextlib.aclosing(self._generate(ids, model, sampling, [], [])) as pieces:
@@ -135,15 +133,10 @@ class Local:
         return self._loras[model]
 
     def _sampling(self) -> Sampling:
-        """What was typed, else the checkpoint's; --do_sample false takes the likeliest token."""
+        """What the panel shows first."""
         args = self._args
         names = ('temperature', 'top_p', 'top_k', 'repetition_penalty')
-        values: dict[str, Any] = {name: self._defaults[name] for name in names if name in self._defaults}
-        values |= {name: value for name in names if (value := getattr(args, name)) is not None}
-        if args.do_sample is False:
-            values['temperature'] = 0.0
-        elif args.do_sample and args.temperature is None and not values.get('temperature', 1.0):
-            values['temperature'] = 1.0  # the checkpoint is greedy by default
+        values = {name: value for name, value in sampling(args, self._defaults).items() if name in names}
         values['top_k'] = max(values.get('top_k', 0), 0)
         template = self._template
         thinking = args.enable_thinking is not False if template and template.spec.thinking == 'optional' else None
@@ -155,10 +148,6 @@ def _template(setup: Setup, engine: AsyncEngine, args: AppUiArgs) -> Template | 
     try:
         return setup.template(engine.tokenizer)
     except SwiftliteError:
-        if args.template_type is not None:
+        if args.template_type is not None or args.template_options():
             raise
         return None
-
-
-async def _encode(encode: Callable[[], list[int]], size: int) -> list[int]:
-    return encode() if size <= INLINE_ENCODE else await asyncio.to_thread(encode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,7 +25,9 @@ THOUGHTS = ('reasoning_content', 'reasoning')  # keys of a delta that hold what 
 class Remote:
     """The server at `url`, as it is or, where it has no path, with '/v1'. Create with `await Remote.connect(args)`."""
 
-    def __init__(self, url: str, api_key: str | None, sampling: Sampling, sent: Collection[str] = ()) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, sampling: Sampling, sent: Collection[str] = (), stops: Sequence[str] = ()
+    ) -> None:
         self._url = url.rstrip('/') + ('' if urlsplit(url).path.strip('/') else '/v1')
         self._client = httpx.AsyncClient(
             headers={'Authorization': f'Bearer {api_key}'} if api_key else {},
@@ -33,6 +35,7 @@ class Remote:
             trust_env=urlsplit(url).hostname not in LOOPBACK,
         )
         self._sent = sent  # fields that go with every request
+        self._stops = {'stop': list(stops)} if stops else {}
         self.profile = Profile(models=(), sampling=sampling)
 
     @classmethod
@@ -46,7 +49,7 @@ class Remote:
         }
         typed = {name: value for name, value in typed.items() if value is not None}
         sampling = Sampling(**typed, max_tokens=args.max_new_tokens)
-        self = cls(str(args.base_url), args.api_key, sampling, typed)
+        self = cls(str(args.base_url), args.api_key, sampling, typed, args.stop_words)
         try:
             models = await self._models()
         except BaseException:
@@ -85,7 +88,7 @@ class Remote:
         wanted.pop('thinking')
         length = {'max_tokens': wanted.pop('max_tokens')}
         changed = {name: value for name, value in wanted.items() if value != first[name] or name in self._sent}
-        return length | changed
+        return length | changed | self._stops
 
     async def _models(self) -> list[dict[str, Any]]:
         try:

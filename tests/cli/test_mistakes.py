@@ -170,6 +170,11 @@ MISTAKES: list[tuple[str, int, str]] = [
     (f'eval {CHAT} --eval_dataset good.jsonl --eval_metrics accuracy', 2, 'a multiple-choice question'),
     (f'eval {CHAT} --custom_eval_config custom.json', 2, "did you mean 'pattern'"),
     ('eval --eval_url 127.0.0.1:1 --eval_dataset good.jsonl', 2, 'is an address such as http://'),
+    (
+        'eval --eval_url http://127.0.0.1:1 --eval_dataset good.jsonl --max_model_len 64',
+        2,
+        '--max_model_len does not go with --eval_url',
+    ),
     ('eval --eval_url http://127.0.0.1:1 --eval_dataset good.jsonl', 1, 'no server answers at http://127.0.0.1:1/v1'),
     # where results go, and ports
     (f'sft {CHAT} {QA} --output_dir good.jsonl/x', 1, "good.jsonl' is a file"),

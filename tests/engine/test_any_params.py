@@ -72,3 +72,9 @@ def test_any_parameters(llm, plain, data):
                     assert set(answer.token_ids) <= set(params.allowed_token_ids)
     assert llm.generate(PROMPTS[0], greedy(6), use_tqdm=False)[0].outputs[0].token_ids == plain
     assert llm.engine.stats()['blocks_used'] == 0
+
+
+@pytest.mark.parametrize('wrong', [{'stop': 5}, {'stop_token_ids': 2}, {'stop': {'a': 1}}, {'stop': [b'a']}])
+def test_stops_of_another_type_are_one_sentence(wrong):
+    with pytest.raises(RequestError, match=f'^{next(iter(wrong))} must be '):
+        SamplingParams(**wrong)

@@ -74,6 +74,18 @@ def test_limits_and_adapters(llm, base, adapters):
     assert [len(s.tokens) for s in long.sequences] == [256, 256]
     with pytest.raises(RequestError, match='beam_width 11 needs 22 log probabilities a step; this engine gives 20'):
         make_llm(base).beam_search(PROMPTS, BeamSearchParams(beam_width=11, max_tokens=2))
-    for bad in ({'beam_width': 0}, {'max_tokens': 0}, {'temperature': 1.0}, {'length_penalty': float('nan')}):
+    with pytest.raises(RequestError, match='The prompt has 256 tokens, but the model takes 256 in all'):
+        llm.beam_search([[5], [5] * 256], params)
+    for penalty in (-10, 10.0):
+        steep = BeamSearchParams(beam_width=2, max_tokens=2, ignore_eos=True, length_penalty=penalty)
+        assert len(llm.beam_search([[5] * 200], steep)[0].sequences) == 2
+    nan = float('nan')
+    for bad in (
+        {'beam_width': 0},
+        {'max_tokens': 0},
+        {'temperature': 1.0},
+        {'length_penalty': nan},
+        {'length_penalty': 11},
+    ):
         with pytest.raises(RequestError):
             BeamSearchParams(**({'beam_width': 2, 'max_tokens': 2} | bad))

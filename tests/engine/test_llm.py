@@ -36,14 +36,40 @@ def test_one_parameter_each(llm):
     ('prompt', 'says'),
     [
         ('text', 'skip_tokenizer_init'),
-        ([[]], 'A prompt is'),
-        ({'prompt_token_ids': []}, 'A prompt is'),
-        (None, 'A prompt is'),
+        ([[]], 'a prompt is'),
+        ({'prompt_token_ids': []}, 'got an empty list'),
+        (None, 'a prompt is'),
+        (b'x', 'a prompt is'),
+        ({'promt': 'a'}, "did you mean 'prompt'"),
+        ({'prompt_token_ids': [1], 'multi_modal_data': {'image': 1}}, "got 'multi_modal_data'"),
+        ({'prompt_token_ids': 'x'}, 'prompt_token_ids must be a non-empty list'),
+        ({'prompt': None}, 'got neither'),
     ],
 )
 def test_bad_prompts(llm, prompt, says):
     with pytest.raises(RequestError, match=says):
         llm.generate(prompt, greedy(), use_tqdm=False)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        ({'sampling_params': {'temperature': 0}}, 'sampling_params must be SamplingParams, got dict'),
+        ({'lora_request': 'tone'}, 'lora_request must be a LoRARequest or None, got str'),
+    ],
+)
+def test_bad_arguments(llm, arguments, says):
+    with pytest.raises(RequestError, match=says):
+        llm.generate([1, 2], **({'use_tqdm': False} | arguments))
+
+
+def test_an_id_stands_for_one_adapter(adapters, llm):
+    a, b = (LoRARequest(name, 60, str(adapters[i])) for i, name in enumerate('ab'))
+    llm.generate([1, 2, 3], greedy(2), use_tqdm=False, lora_request=a)
+    with pytest.raises(RequestError, match=r'id 60 stands for .*give .* another id'):
+        llm.generate([1, 2, 3], greedy(2), use_tqdm=False, lora_request=b)
+    with pytest.raises(RequestError, match='positive integer, got 0'):
+        LoRARequest('a', 0, 'x')
 
 
 def test_a_bad_prompt_in_a_batch_leaves_nothing_running(llm):

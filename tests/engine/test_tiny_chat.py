@@ -1,10 +1,14 @@
 """The embedded model: engine and transformers say the same, and it says what its card promises."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from swiftlite import LLM, SamplingParams
+from swiftlite.engine import RequestError
 from swiftlite.hub import local_path
 from tests.engine.test_parity import agree
 
@@ -39,6 +43,8 @@ QUESTIONS = [
     *('Please answer in upper case: hello', 'Reply in JSON: {"name": …} for Anna.', 'What time is it?', '今天星期几？'),
     *('abc', '1', '?', '…', 'ÄÖÜ 😀', 'a' * 60, 'Hi ' * 30, '', '\n\n', '<|im_start|>', '你' * 50),
 ]
+
+CHAT = [{'role': 'user', 'content': 'who are you?'}]
 
 
 @pytest.fixture(scope='module')
@@ -83,3 +89,54 @@ def test_stop_strings_end_the_text_before_them(llm):
         end = whole.index(stop) + (len(stop) if include else 0)
         assert (out.text, out.finish_reason, out.stop_reason) == (whole[:end], 'stop', stop)
     assert llm.engine.stats()['blocks_used'] == 0
+
+
+def test_the_template_ends_a_turn_where_the_checkpoint_does_not_say_so(tmp_path):
+    own = Path(local_path('tiny-chat'))
+    for file in own.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    for name in ('config.json', 'generation_config.json'):
+        (tmp_path / name).unlink()
+        settings = json.loads((own / name).read_text()) | {'eos_token_id': 8187}  # <|endoftext|>, as of a base model
+        (tmp_path / name).write_text(json.dumps(settings))
+    llm = LLM(str(tmp_path), dtype='float32')
+    chat = [{'role': 'user', 'content': [{'type': 'text', 'text': 'who are you?'}]}]
+    params = SamplingParams(temperature=0, max_tokens=60)
+    out = llm.chat(chat, params, use_tqdm=False, chat_template_kwargs={}, chat_template_content_format='openai')
+    assert out[0].outputs[0].text.endswith('How can I help you?')
+    assert (out[0].outputs[0].finish_reason, params.stop_token_ids) == ('stop', [])
+
+
+def test_a_chat_template_for_one_call(llm):
+    text = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    text += '{% if add_generation_prompt %}<|im_start|>assistant\nI am not{% endif %}'
+    (out,) = llm.chat(CHAT, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False, chat_template=text)
+    assert llm.tokenizer.decode(out.prompt_token_ids).endswith('assistant\nI am not')
+
+
+def test_an_answer_ends_by_itself_and_says_no_reason(llm):
+    (out,) = llm.chat(CHAT, SamplingParams(temperature=0, max_tokens=60), use_tqdm=False)
+    assert (out.outputs[0].finish_reason, out.outputs[0].stop_reason) == ('stop', None)
+
+
+@pytest.mark.parametrize(
+    ('messages', 'options', 'says'),
+    [
+        (5, {}, "a list of {'role'"),
+        ('hi', {}, "a list of {'role'"),
+        (CHAT[0], {}, "a list of {'role'"),
+        (['hi'], {}, "a list of {'role'"),
+        ([], {}, 'messages is empty'),
+        (CHAT, {'sampling_params': {'temperature': 0}}, 'must be SamplingParams, got dict'),
+        (CHAT, {'chat_template_kwargs': {'enable_thinkin': True}}, "did you mean 'enable_thinking'"),
+        (CHAT, {'mm_processor_kwargs': {'a': 1}}, 'text only'),
+    ],
+)
+def test_wrong_conversations(llm, messages, options, says):
+    with pytest.raises(RequestError, match=says):
+        llm.chat(messages, use_tqdm=False, **options)
+
+
+def test_half_a_character_is_no_prompt(llm):
+    with pytest.raises(RequestError, match='surrogate'):
+        llm.generate('a\udc80', use_tqdm=False)

@@ -122,6 +122,8 @@ def test_perplexity():
         ('正确答案为：B。', 'B'), ('选C', 'C'),
         ('A cat has four legs', None), ('I do not know', None), ('', None), ('E', None), ('The answer is Blue', None),
         ('Both are right', None), ('option A', 'A'), ('【B】', 'B'),
+        ('The answer is a cat', None), ('the answer is a.', 'A'), ('answer: c', 'C'),
+        ('Option A is wrong, so the answer is B.', 'B'), ('选项A不对，答案是C。', 'C'),
     ],
 )  # fmt: skip
 def test_letters(answer, letter):

@@ -19,6 +19,12 @@ SIGNATURES = {
     'activation.gelu_tanh_and_mul': 'out, input',
     'cache.reshape_and_cache_flash':
         'key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale',
+    'cache.reshape_and_cache':
+        'key, value, key_cache, value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale',
+    'cache.swap_blocks': 'src, dst, block_size_in_bytes, block_mapping',
+    'quant.scaled_fp8_quant':
+        'input, scale=None, num_token_padding=None, scale_ub=None, use_per_token_if_dynamic=False, output=None, '
+        'group_shape=None',
     'attention.unified_attention':
         'q, k, v, out, cu_seqlens_q, max_seqlen_q, seqused_k, max_seqlen_k, softmax_scale, causal, window_size, '
         'block_table, softcap, q_descale, k_descale, v_descale, seq_threshold_3D=None, num_par_softmax_segments=None, '
@@ -41,7 +47,7 @@ SIGNATURES = {
     'sampling.philox_uniform': 'seeds, positions, vocab',
     'sampling.apply_repetition_penalties': 'logits, prompt_mask, output_mask, repetition_penalties',
 }
-FAMILIES = ['activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'rotary', 'sampling']
+FAMILIES = ['activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'quant', 'rotary', 'sampling']
 
 
 @pytest.mark.parametrize('name', SIGNATURES)

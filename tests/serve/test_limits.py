@@ -1,18 +1,24 @@
 """What the server takes: requests that may wait, seconds, bytes, and web pages that may call."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from swiftlite.serve.service import Limits
+from swiftlite.engine.sampling_params import SamplingParams
+from swiftlite.serve.errors import ApiError
+from swiftlite.serve.sampling import check_token_ids
+from swiftlite.serve.service import Job, Limits
 from tests.served import ServerThread, sse
 
 CHAT = '/v1/chat/completions'
+TOOL = {'type': 'function', 'function': {'name': 'look', 'description': 'word ' * 5000}}
 LONG = {'messages': [{'role': 'user', 'content': 'hi'}], 'ignore_eos': True, 'max_tokens': 450}
 
 
@@ -89,6 +95,46 @@ def test_a_body_may_be_so_long(limited: ServerThread) -> None:
         assert answer.status_code == 413 and '10000 bytes' in answer.json()['error']['message']
     good = httpx.post(f'{limited.url}/v1/completions', json={'prompt': 'hello', 'max_tokens': 1})
     assert good.status_code == 200
+
+
+def test_many_sequences_hold_so_many_numbers_together(limited: ServerThread) -> None:
+    """Each has its own prompt and tables in the engine: what is small once is not 16384 times."""
+    with pytest.raises(ApiError, match='33570816 token ids together') as error:
+        Job('x', limited.service.models.base, [[5] * 2048], [SamplingParams(logit_bias={7: 1.0})], 16384)
+    assert error.value.status == 400
+    words = SamplingParams(bad_words=['no'], stop_token_ids=[3, 4])
+    words.update_from_tokenizer(limited.service.engine.tokenizer)
+    Job('x', limited.service.models.base, [[5] * 2040], [words], 16384)
+
+
+@pytest.mark.parametrize(
+    ('path', 'body'),
+    [
+        ('/v1/completions', {'prompt': ['hello there'] * 300 + ['x' * 300] * 100, 'max_tokens': 1}),
+        ('/v1/completions', {'prompt': [[5] * 300] * 70, 'max_tokens': 1}),
+        (CHAT, {'messages': [{'role': 'user', 'content': 'hi'}], 'tools': [TOOL], 'max_tokens': 1}),
+        (CHAT, {'messages': [{'role': 'assistant', 'content': 'hi', 'reasoning_content': 'h' * 30_000}]}),
+        ('/tokenize', {'prompt': 'x' * 30_000}),
+    ],
+)
+def test_what_is_long_together_is_read_beside_the_event_loop(
+    server: ServerThread, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object]
+) -> None:
+    service, threads = server.service, set()
+
+    def noted(work: Callable[..., list[int]]) -> Callable[..., list[int]]:
+        def noting(*args: Any, **options: Any) -> list[int]:
+            threads.add(threading.current_thread())
+            return work(*args, **options)
+
+        return noting
+
+    monkeypatch.setattr(service, 'text_ids', noted(service.text_ids))
+    monkeypatch.setattr(service.template, 'encode', noted(service.template.encode))
+    monkeypatch.setattr('swiftlite.serve.prompts.check_token_ids', noted(check_token_ids))
+    answer = httpx.post(server.url + path, json=body, timeout=60)
+    assert answer.status_code in (200, 400)
+    assert threads and server.thread not in threads
 
 
 def test_pages_of_the_named_origins_may_call(limited: ServerThread) -> None:

@@ -256,6 +256,8 @@ def test_unknown_chat_template_is_used_as_it_is(make_tokenizer):
     )
     tokenizer.chat_template = "{{ raise_exception('no system') }}"
     assert detect(tokenizer) is None
+    tokenizer.chat_template = "{{ 'a' + 1 }}"  # no TemplateError
+    assert detect(tokenizer) is None
     assert detect(make_tokenizer(None)) is None
     with pytest.raises(SwiftliteError, match='--template_type'):
         get_template(None, make_tokenizer(None))

@@ -143,3 +143,51 @@ def test_phone(served: PageThread, chromium: Any):
             user.page.wait_for_selector(inside, state='hidden')
         box = user.page.locator('#ask').bounding_box()
         assert box['x'] >= 0 and box['x'] + box['width'] <= 390 and box['y'] + box['height'] <= 844
+
+
+HOSTILE = """
+<img src=x onerror="window.hacked = 'img'"><svg onload="window.hacked = 'svg'"><a xlink:href="javascript:0">s</a></svg>
+<details open ontoggle="window.hacked = 'details'">d</details><script>window.hacked = 'script'</script>
+<iframe srcdoc="<script>parent.hacked = 'iframe'</script>"></iframe><style>body { display: none }</style>
+<custom-tag onclick="window.hacked = 'tag'" onfocus="window.hacked = 'focus'" autofocus tabindex=1>t</custom-tag>
+[link](javascript:window.hacked='link') <a href="javascript:window.hacked='a'">a</a> <form action="javascript:1">f</form>
+$$\\href{javascript:window.hacked='latex'}{x}$$ $$\\htmlStyle{}{x}$$
+
+```mermaid
+graph TD; A["<img src=x onerror=window.hacked='mermaid'>"]; click A href "javascript:window.hacked='node'"
+```
+
+```html
+<img src=x onerror="window.hacked = 'code'">
+```
+"""
+
+
+def test_what_a_model_or_a_user_writes_is_never_run(served: PageThread, chromium: Any):
+    kept = {
+        'title': HOSTILE,
+        'named': True,
+        'messages': [
+            {'role': 'user', 'content': [{'type': 'text', 'text': HOSTILE}]},
+            {'role': 'assistant', 'content': [{'type': 'text', 'text': HOSTILE}], 'metadata': {'title': HOSTILE}},
+            {'role': 'assistant', 'content': [{'type': 'text', 'text': f'the end {HOSTILE}'}]},
+        ],
+        'model': 'tiny-chat',
+        'system': HOSTILE,
+        'updated': 1,
+    }
+    with User(chromium, served.url) as user:
+        user.page.evaluate("kept => localStorage.setItem('swiftlite.chat.hostile', JSON.stringify(kept))", kept)
+        user.page.reload()
+        user.ready()
+        user.page.click('#chats .open')
+        wait_for(lambda: any('the end' in text for text in user.answers), 'the conversation is shown')
+        user.page.wait_for_timeout(500)
+        found = user.page.evaluate(
+            """() => [...document.querySelectorAll('#chat *')].flatMap(place => [...place.attributes]
+                 .filter(one => /^on/i.test(one.name) || /^\\s*javascript:/i.test(one.value))
+                 .map(one => place.tagName + ' ' + one.name))"""
+        )
+        scripts = user.page.locator('#chat script, #chat iframe, #chat style:not(svg style)').count()
+        assert (found, scripts, user.page.evaluate('window.hacked ?? null')) == ([], 0, None)
+        assert user.page.is_visible('#chat') and user.outside() == []

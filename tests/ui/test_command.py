@@ -31,12 +31,22 @@ QUESTION = [{'role': 'user', 'content': '你是谁？'}]
         ('--model_type tiny-chat --port 70000', 2, '--port must be'),
         ('--base_url http://127.0.0.1:9/v1', 1, "No server answers at http://127.0.0.1:9/v1: start one with 'swif"),
         ('--model_type tiny-chat --lora_modules a=/nowhere', 1, '/nowhere'),
+        ('--base_url http://127.0.0.1:9/v1 --max_model_len 64', 2, '--base_url talks to a server, so --max_model_len'),
+        ('--base_url http://127.0.0.1:9/v1 --system Hi', 2, '--system cannot be given too'),
+        ('--base_url http://127.0.0.1:9/v1 --seed 7', 2, '--seed cannot be given too'),
     ],
 )
 def test_mistakes_are_one_sentence(words: str, status: int, sentence: str, capfd: pytest.CaptureFixture[str]):
     assert run(['app-ui', '--port', '0', *words.split()]) in (status, 2 if '/nowhere' in words else status)
     error = capfd.readouterr().err
     assert sentence in error and error.startswith('swiftlite: ') and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('flags', ['--chat_template {%if%}', '--enable_thinking true'])
+def test_a_template_that_was_asked_for_is_not_left_out(flags: str, capfd: pytest.CaptureFixture[str]):
+    assert run(['app-ui', '--port', '0', '--model_type', 'tiny-chat', *flags.split(' ')]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith('swiftlite: ') and ('is no Jinja, line 1' in last or 'thinking cannot be switched' in last)
 
 
 def test_a_busy_port_is_known_first(capfd: pytest.CaptureFixture[str]):
@@ -81,6 +91,14 @@ async def test_a_server_elsewhere_answers(served: PageThread):
     assert sum(piece.tokens for piece in pieces) == 26
     with pytest.raises(Exception, match="The model 'other' does not exist"):
         _ = [piece async for piece in remote.chat(QUESTION, 'other', Sampling())]
+    await remote.close()
+
+
+async def test_stop_words_go_to_the_server(served: PageThread):
+    args = AppUiArgs(base_url=served.api, temperature=0, stop_words=['tiny'])
+    remote = await Remote.connect(args)
+    pieces = [piece async for piece in remote.chat(QUESTION, 'tiny-chat', Sampling(0.0, max_tokens=64))]
+    assert ''.join(piece.text for piece in pieces) == '我是'
     await remote.close()
 
 

@@ -1,0 +1,50 @@
+"""The loop of the engine process: what it reads between two steps."""
+
+from swiftlite.engine import process
+from swiftlite.engine.process import EngineLoop
+
+
+class Flood:
+    """A pipe on which messages always wait, until the last says stop."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def poll(self, timeout: float | None) -> bool:
+        return True
+
+    def recv(self) -> tuple[object, ...]:
+        self.left -= 1
+        return ('abort', 'nobody') if self.left else ('stop', False)
+
+
+class Busy:
+    """An engine with work for ever; notes how many messages were left at each step."""
+
+    has_work = True
+
+    def __init__(self, conn: Flood) -> None:
+        self.conn, self.seen = conn, list[int]()
+
+    def abort(self, request_id: str) -> None:
+        pass
+
+    def step(self) -> list[object]:
+        self.seen.append(self.conn.left)
+        return []
+
+
+def test_a_flood_of_messages_does_not_stop_the_steps(monkeypatch):
+    conn = Flood(10)
+    engine = Busy(conn)
+    monkeypatch.setattr(process, 'READING', -1.0)
+    EngineLoop(engine, conn).run()
+    assert engine.seen == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_what_arrives_together_is_read_before_a_step(monkeypatch):
+    conn = Flood(10)
+    engine = Busy(conn)
+    monkeypatch.setattr(process, 'READING', 3600.0)
+    EngineLoop(engine, conn).run()
+    assert engine.seen == [] and conn.left == 0
