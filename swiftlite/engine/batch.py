@@ -12,6 +12,7 @@ from swiftlite_kernels.step import StepRows, StepTensors, prepare_step
 from .plan import StepPlan
 from .processors import has_processors
 from .sampling_params import SamplingParams
+from .upload import Upload
 
 
 @dataclass(frozen=True)
@@ -22,34 +23,7 @@ class StepShape:
     rows: int
     mixed: bool
     shared: bool = False  # rows that share a prefix read it together
-
-
-class Upload:
-    """One host array a step → device, through pinned memory on a GPU.
-
-    Steps take turns with a few buffers: when one comes round again its copy is done, because at most `depth` steps are
-    in flight beside the one being made.
-    """
-
-    def __init__(self, device: torch.device | str, depth: int):
-        self._pinned = torch.device(device).type == 'cuda'
-        self._device = device
-        self._buffers = [torch.empty(0, dtype=torch.int32) for _ in range(depth + 2)]
-        self._next = 0
-
-    def __call__(self, array: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
-        """int32 [n] to the device, into `out` if given; at most once a step."""
-        source = torch.from_numpy(array)
-        if not self._pinned:
-            return source if out is None else out.copy_(source)
-        self._next = (self._next + 1) % len(self._buffers)
-        if self._buffers[self._next].numel() < array.size:
-            self._buffers[self._next] = torch.empty(2 * array.size, dtype=torch.int32, pin_memory=True)
-        staged = self._buffers[self._next][: array.size]
-        staged.copy_(source)
-        if out is None:
-            return staged.to(self._device, non_blocking=True)
-        return out.copy_(staged, non_blocking=True)
+    lora: bool = False
 
 
 def row_stride(count: int) -> int:
@@ -82,7 +56,7 @@ class BatchState:
         self.prompt_lens = np.zeros(num_slots, dtype=np.int32)
         self.first_end = np.zeros(num_slots, dtype=np.int32)  # length from which on a sequence may end (min_tokens)
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
-        self.adapters = [0] * num_slots
+        self.adapters = np.zeros(num_slots, dtype=np.int64)  # uids
         self._upload_rows, self._upload_news = Upload(device, depth), Upload(device, depth)
         self._rows = torch.zeros(5 * row_stride(num_slots), dtype=torch.int32, device=device)
         self.row_starts = torch.arange(num_slots + 1, dtype=torch.int32, device=device)

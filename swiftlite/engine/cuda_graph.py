@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -65,21 +65,22 @@ class StepGraphs:
     Lengths, tables and ids are read on the device, so a graph serves every plan that fits its shape.
     """
 
-    def __init__(self, max_rows: int, max_tokens: int):
+    def __init__(self, max_rows: int, max_tokens: int, lora: bool = False):
         self.max_rows = max_rows = min(max_rows, max_tokens)  # each has at least one token
+        self._lora = lora
         self._decode = [n for n in DECODE if n < max_rows] + [max_rows]
         self._shared = [n for n in SHARED if n < max_rows] + [min(max_rows, SHARED[-1])]
         self._mixed = [n for n in MIXED if n <= max_tokens]
         self._graphs: dict[StepShape, Captured] = {}
 
-    def shape(self, plan: StepPlan) -> StepShape | None:
-        """The smallest captured shape that holds the plan, or None."""
+    def shape(self, plan: StepPlan, lora: bool = False) -> StepShape | None:
+        """The smallest captured shape that holds the plan, with or without adapters, or None."""
         tokens = plan.num_tokens
         mixed = tokens > len(plan.slots)
-        shared = plan.shared[2] > 0 and tokens <= self._shared[-1]
+        shared = not lora and plan.shared[2] > 0 and tokens <= self._shared[-1]
         sizes = self._mixed if mixed else self._shared if shared else self._decode
         padded = next((n for n in sizes if n >= tokens), None)
-        return None if padded is None else StepShape(padded, min(padded, self.max_rows), mixed, shared)
+        return None if padded is None else StepShape(padded, min(padded, self.max_rows), mixed, shared, lora)
 
     def capture(self, forward: Callable[[StepShape], tuple[StepTensors, torch.Tensor]]) -> None:
         """Capture `forward` for every shape, the largest first so that the others reuse its memory."""
@@ -95,6 +96,8 @@ class StepGraphs:
         shapes = [StepShape(n, min(n, self.max_rows), True) for n in self._mixed]
         shapes += [StepShape(n, n, False) for n in self._decode]
         shapes += [StepShape(n, n, False, True) for n in dict.fromkeys(self._shared)]
+        if self._lora:
+            shapes += [replace(shape, lora=True) for shape in shapes if not shape.shared]
         for shape in sorted(shapes, key=lambda s: -s.tokens):
             forward(shape)  # compiles kernels, which a capture must not
             torch.cuda.synchronize()

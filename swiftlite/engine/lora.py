@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+
+from swiftlite_kernels.paged_lora import LoRARouting
 
 from ..checkpoint.adapter import LoRAWeights, read_adapter
 from ..errors import SwiftliteError
@@ -10,17 +13,34 @@ from ..layers.linear import Linear
 from ..layers.lora import PAGE, LoRABatch, LoRAStore
 from ..models.decoder import Decoder
 from .plan import AdapterLoad, StepPlan
+from .upload import Upload
+
+FEW_TOKENS = 1024  # a step up to this size has small tiles: its adapters have few tokens each
 
 
 class LoRAManager:
     """Owns the LoRAStores of a model; uids and pages are chosen by rank 0's AdapterTable."""
 
-    def __init__(self, model: Decoder, num_pages: int, dtype: torch.dtype, device: torch.device | str):
-        self.device = device
+    def __init__(
+        self,
+        model: Decoder,
+        num_pages: int,
+        max_rank: int,
+        max_tokens: int,
+        depth: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        self.device, self.num_pages, self.max_rank = device, num_pages, max_rank
+        # by the adapter's first page
+        self._pool_rows = torch.zeros(num_pages, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
+        self._ranks = torch.zeros(num_pages, dtype=torch.int32, device=device)
+        self._slots: dict[int, int] = {}  # uid → first page
+        self._tiles = torch.zeros(3 * tile_stride(self._most_tiles(max_tokens)), dtype=torch.int32, device=device)
+        self._upload = Upload(device, depth)
         self._linears: list[Linear] = list(model.linears())
         self._sizes = model.config.linear_sizes
         self._host: dict[int, dict[str, LoRAWeights]] = {}
-        self._rows: dict[int, torch.Tensor] = {}  # uid → pool rows, rank of them
         for linear in self._linears:
             linear.lora = LoRAStore(
                 num_pages, linear.in_features, [(s.start, s.rows) for s in linear.slices], dtype, device
@@ -42,12 +62,18 @@ class LoRAManager:
                     f"{path}: '{name}' maps {weights.a.shape[1]} to {weights.b.shape[0]} features, but this model's "
                     f'layer maps {n_in} to {n_out}; the adapter was trained on another base.'
                 )
+        rank = max(weights.a.shape[0] for weights in modules.values())
+        if rank > self.max_rank:
+            raise SwiftliteError(
+                f'{path}: the adapter has rank {rank}, but this engine takes ranks up to {self.max_rank}; '
+                f'start it with max_lora_rank {rank} (--max_lora_rank).'
+            )
         self._host[uid] = modules
-        return max(weights.a.shape[0] for weights in modules.values())
+        return rank
 
     def forget(self, uid: int) -> None:
         self._host.pop(uid, None)
-        self._rows.pop(uid, None)
+        self._slots.pop(uid, None)
 
     def load(self, load: AdapterLoad) -> None:
         """Copy a registered adapter into its pages."""
@@ -65,18 +91,52 @@ class LoRAManager:
                 else:
                     a, b = linear.shard_lora(s, weights.a, weights.b.float() * weights.scaling)
                     linear.lora.write(rows, index, a, b)
-        self._rows[load.uid] = rows[:rank]
+        slot = load.pages[0]
+        self._pool_rows[slot, :rank] = rows[:rank].int()
+        self._ranks[slot] = rank
+        self._slots[load.uid] = slot
 
-    def batch(self, plan: StepPlan, adapters: list[int]) -> LoRABatch | None:
-        """The step's runs of tokens, from its rows (ordered by adapter) and their adapters' uids (0: the base)."""
-        runs: list[tuple[int, int, torch.Tensor]] = []
-        begin, last, token = 0, 0, 0
-        for uid, count in zip(adapters, plan.counts.tolist(), strict=False):
-            if uid != last:
-                if last:
-                    runs.append((begin, token, self._rows[last]))
-                begin, last = token, uid
-            token += count
-        if last:
-            runs.append((begin, token, self._rows[last]))
-        return LoRABatch(tuple(runs)) if runs else None
+    def batch(self, plan: StepPlan, adapters: np.ndarray, tokens: int | None = None) -> LoRABatch:
+        """The routing of a step whose rows, ordered by adapter, have these uids (0: the base).
+
+        tokens: the padded size of a captured step, whose routing lies where `views` says.
+        """
+        size = self._tile_size(tokens or plan.num_tokens)
+        ends = np.cumsum(plan.counts)
+        # one run of tokens an adapter
+        change = np.flatnonzero(np.diff(adapters, prepend=0))
+        firsts = (ends - plan.counts)[change]
+        lasts = np.append(firsts[1:], ends[-1])
+        tiles = [
+            (self._slots[uid], start, min(size, last - start))
+            for uid, first, last in zip(adapters[change].tolist(), firsts.tolist(), lasts.tolist(), strict=True)
+            if uid
+            for start in range(first, last, size)
+        ]
+        count = len(tiles) if tokens is None else self._most_tiles(tokens)
+        packed = np.zeros((3, tile_stride(count)), dtype=np.int32)
+        packed[:, : len(tiles)] = np.array(tiles, dtype=np.int32).T
+        self._upload(packed.reshape(-1), self._tiles[: packed.size])
+        return self._views(count, size)
+
+    def views(self, tokens: int) -> LoRABatch:
+        """The routing of a captured step of `tokens` tokens, always in the same memory."""
+        return self._views(self._most_tiles(tokens), self._tile_size(tokens))
+
+    def _views(self, count: int, size: int) -> LoRABatch:
+        adapters, starts, counts = self._tiles[: 3 * tile_stride(count)].view(3, -1)[:, :count]
+        return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size))
+
+    def _tile_size(self, tokens: int) -> int:
+        if not str(self.device).startswith('cuda'):
+            return max(tokens, 1)  # an adapter's tokens in one product
+        return 16 if tokens <= FEW_TOKENS else 64
+
+    def _most_tiles(self, tokens: int) -> int:
+        """Of any step of `tokens` tokens."""
+        return min(tokens, tokens // self._tile_size(tokens) + self.num_pages)
+
+
+def tile_stride(count: int) -> int:
+    """Numbers from one vector of `count` tiles to the next, a multiple of 16 bytes."""
+    return -(-count // 4) * 4

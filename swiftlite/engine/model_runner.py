@@ -90,10 +90,18 @@ class ModelRunner:
             fill_dummy(self.model, config.seed)
         else:
             load_weights(self.model, model.path)
+        depth = config.lookahead if config.lookahead is not None else 1
         self.lora: LoRAManager | None = None
         if config.enable_lora:
-            self.lora = LoRAManager(self.model, num_pages(config), model.dtype, self.device)
-        depth = config.lookahead if config.lookahead is not None else 1
+            self.lora = LoRAManager(
+                self.model,
+                num_pages(config),
+                config.max_lora_rank,
+                model.max_num_batched_tokens,
+                depth,
+                model.dtype,
+                self.device,
+            )
         rows = model.max_num_seqs
         self.state = BatchState(
             rows, model.max_model_len, model.max_num_batched_tokens, config.block_size, depth, self.device
@@ -144,23 +152,32 @@ class ModelRunner:
         if self._warm is not None:
             self._warm.result()
         if self.device.startswith('cuda') and not self.config.enforce_eager:
-            limit = self.model_config.max_model_len
-            graphs = StepGraphs(self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens)
-            graphs.capture(
-                lambda shape: self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit)[:2]
+            graphs = StepGraphs(
+                self.model_config.max_num_seqs, self.model_config.max_num_batched_tokens, self.lora is not None
             )
+            graphs.capture(self._captured)
             self.graphs = graphs
+
+    def _captured(self, shape: StepShape) -> tuple[StepTensors, torch.Tensor]:
+        """What a graph of this shape runs: lengths up to the limit, adapters by what the routing will say."""
+        lora = self.lora.views(shape.tokens) if shape.lora and self.lora is not None else None
+        limit = self.model_config.max_model_len
+        return self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, lora)[:2]
 
     @torch.inference_mode()
     def submit(self, plan: StepPlan) -> StepFuture:
         """Queue one step."""
         self.state.update(plan)
-        lora = None
         if self.lora is not None:
             for load in plan.adapters:
                 self.lora.load(load)
-            lora = self.lora.batch(plan, [self.state.adapters[s] for s in plan.slots.tolist()])
-        shape = self.graphs.shape(plan) if self.graphs and lora is None and not plan.prompt_rows else None
+        adapters = self.state.adapters[plan.slots]
+        adapted = self.lora is not None and bool(adapters.any())
+        shape = self.graphs.shape(plan, adapted) if self.graphs and not plan.prompt_rows else None
+        lora = None
+        if adapted:
+            assert self.lora is not None
+            lora = self.lora.batch(plan, adapters, None if shape is None else shape.tokens)
         if shape is not None:
             assert self.graphs is not None
             rows = self.state.rows(plan, shape.rows)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from swiftlite_kernels.paged_lora import LoRARouting, add_lora
+
 PAGE = 8  # ranks a page
 
 
@@ -42,13 +44,10 @@ class LoRAStore:
 
 @dataclass(frozen=True)
 class LoRABatch:
-    """The step's adapters as runs (first token, last token + 1, pool rows [r] int64); other tokens are the base's."""
+    """The step's adapters: which tokens go to which rows of the pools."""
 
-    runs: tuple[tuple[int, int, torch.Tensor], ...]
+    routing: LoRARouting
 
     def apply(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor) -> None:
-        """y [T, out] += (x Aᵀ) B for every run, in place."""
-        for begin, end, rows in self.runs:
-            xs, b = x[begin:end], store.b[rows]
-            for index, (start, width) in enumerate(store.slices):
-                y[begin:end, start : start + width] += (xs @ store.a[index, rows].t()) @ b[:, start : start + width]
+        """y [T, out] += (x Aᵀ) B for every token with an adapter, in place."""
+        add_lora(y, x, store.a, store.b, [rows for _, rows in store.slices], self.routing)
