@@ -142,7 +142,7 @@ class ServerProcess:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def wait_for(self, pattern: str, timeout: float = 60) -> str:
+    def wait_for(self, pattern: str, timeout: float = 120) -> str:
         """The first new output that matches; what was printed, if the process ends before."""
         while (line := self._new.get(timeout=timeout)) is not None:
             if match := re.search(pattern, line):

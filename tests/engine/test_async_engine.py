@@ -29,7 +29,7 @@ async def collect(engine, prompt, params, name, lora=None):
     return tokens, reason
 
 
-async def until(check, seconds=20.0):
+async def until(check, seconds=60.0):
     """Wait for an awaitable check to give a true value."""
     for _ in range(int(seconds * 50)):
         if value := await check():

@@ -1,6 +1,7 @@
 """The terminal chat, in a real terminal."""
 
 import codecs
+import contextlib
 import json
 import os
 import pty
@@ -44,10 +45,19 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def interrupt(self, pattern: str) -> None:
+        """Ctrl-C at the prompt, again if need be: between the prompt and readline's waiting it goes unseen."""
+        for _ in range(30):
+            self.send('\x03')
+            with contextlib.suppress(AssertionError):
+                self.until(pattern, timeout=4)
+                return
+        raise AssertionError(f'Ctrl-C did nothing:\n{self.screen}')
+
     def _read(self) -> None:
         self.screen += self._decoder.decode(os.read(self.master, 65536)).replace('\r', '')
 
-    def until(self, pattern: str, timeout: float = 30) -> str:
+    def until(self, pattern: str, timeout: float = 120) -> str:
         """New output up to `pattern`, taken off the screen."""
         deadline = time.monotonic() + timeout
         while not (match := re.search(pattern, self.screen)):
@@ -66,7 +76,7 @@ class Terminal:
             try:
                 self._read()
             except OSError:
-                return self.process.wait(30)
+                return self.process.wait(60)
 
 
 @pytest.fixture(scope='module')
@@ -89,9 +99,7 @@ def test_conversation(long_checkpoint: Path, tmp_path: Path) -> None:
     arguments += ['--max_new_tokens', '20000', '--result_dir', str(tmp_path)]
     with Terminal(*arguments, state=tmp_path / 'state') as terminal:
         terminal.until('Ctrl-C stops an answer.\n<<< ')
-        time.sleep(0.3)  # Ctrl-C goes unseen between the prompt and readline's waiting
-        terminal.send('\x03')
-        terminal.until('leaves.\n<<< ')
+        terminal.interrupt('leaves.\n<<< ')
 
         def ask(text: str) -> None:
             terminal.send(text)

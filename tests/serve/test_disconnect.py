@@ -13,7 +13,7 @@ HELLO = [{'role': 'user', 'content': 'Hello there!'}]
 FOREVER = {'messages': HELLO, 'ignore_eos': True}
 
 
-def wait_until(server: ServerThread, condition, seconds: float = 10) -> dict[str, int]:
+def wait_until(server: ServerThread, condition, seconds: float = 60) -> dict[str, int]:
     deadline = time.monotonic() + seconds
     while not condition(stats := server.stats()):
         assert time.monotonic() < deadline, stats

@@ -78,7 +78,7 @@ def test_a_request_may_take_so_long(limited: ServerThread, monkeypatch: pytest.M
         assert answer.status_code == 504
         error = answer.json()['error']
     assert error['code'] == 504 and 'longer than the 0.2 s' in error['message']
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while limited.stats()['blocks_used']:
         assert time.monotonic() < deadline, 'it goes on in the engine'
 

@@ -64,10 +64,10 @@ def two_running(deployed: ServerProcess, extra: dict | None = None) -> tuple[Bac
     """A streamed and a whole request, both being generated."""
     streamed = Background(deployed.url, LONG | {'stream': True})
     whole = Background(deployed.url, LONG | (extra or {}))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not re.search(r'num_requests_running.* 2.0', httpx.get(f'{deployed.url}/metrics').text):
         assert time.monotonic() < deadline, streamed.lines
-    assert streamed.first.wait(20)
+    assert streamed.first.wait(60)
     return streamed, whole
 
 
@@ -85,7 +85,7 @@ def test_names_signal_and_orderly_end(deployed: ServerProcess, model: Path) -> N
     whole.join()
     assert list(sse(iter(streamed.lines)))[-1]['choices'][0]['finish_reason'] == 'length'
     assert whole.answer.status_code == 200 and json.loads(whole.lines[0])['usage']['completion_tokens'] == 800
-    assert deployed.process.wait(20) == 0
+    assert deployed.process.wait(60) == 0
     assert 'Traceback' not in ''.join(deployed.lines)
 
 
@@ -98,19 +98,19 @@ def test_shutdown_timeout_cuts_with_an_error(model: Path) -> None:
         whole.join()
         assert list(sse(iter(streamed.lines)))[-1]['error']['code'] == 503
         assert whole.answer.status_code == 503
-        assert deployed.process.wait(20) == 0
+        assert deployed.process.wait(60) == 0
 
 
 def test_second_signal_ends_at_once(deployed: ServerProcess) -> None:
     streamed = Background(deployed.url, LONG | {'stream': True})
-    assert streamed.first.wait(20)
+    assert streamed.first.wait(60)
     engine = deployed.engine_pid()
     deployed.process.terminate()
     deployed.wait_for('Finishing')
     deployed.process.terminate()
-    assert deployed.process.wait(5) == 1
+    assert deployed.process.wait(60) == 1
     streamed.join()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while Path(f'/proc/{engine}').exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f'/proc/{engine}').exists(), 'the engine process outlived the server'
@@ -135,7 +135,7 @@ def test_killed_engine_gives_503_and_is_started_again(deployed: ServerProcess, a
     assert last['error']['code'] == 503 and last['error']['type'] == 'ServiceUnavailableError'
     assert httpx.get(f'{deployed.url}/health').status_code == 503
     assert httpx.post(f'{deployed.url}/v1/chat/completions', json=good).status_code == 503
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while httpx.get(f'{deployed.url}/health').status_code != 200:
         assert time.monotonic() < deadline, 'the engine was not started again'
         time.sleep(0.1)
@@ -168,7 +168,7 @@ def test_ctrl_c_while_loading_leaves_no_trace(model: Path) -> None:
         assert process.stdout.readline().startswith('Loading')
         time.sleep(0.3)  # the engine process is being started
         os.killpg(process.pid, signal.SIGINT)
-        rest, _ = process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=60)
     assert (process.returncode, rest) == (130, '')
 
 
@@ -181,7 +181,7 @@ def test_engine_that_dies_while_loading_is_one_sentence(model: Path) -> None:
         while not (engine := children.read_text().split()):
             time.sleep(0.01)
         os.kill(int(engine[0]), signal.SIGKILL)
-        rest, _ = process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert rest == 'swiftlite: The engine process ended unexpectedly (exit status -9).\n'
 
@@ -225,7 +225,7 @@ def test_behind_https_with_keys_names_and_a_template(tmp_path: Path) -> None:
                 assert answer.status_code == 200 and answer.json()['usage']['completion_tokens'] == 60
             assert client.post('/v1/completions', json={'prompt': 'a', 'n': 6}).status_code == 400
             assert client.post('/v1/completions', json={'prompt': 'a' * 11_000}).status_code == 413
-        deployed.wait_for(r'tokens/s, KV cache \d+ % used', timeout=20)
+        deployed.wait_for(r'tokens/s, KV cache \d+ % used', timeout=60)
         with pytest.raises(httpx.ConnectError, match='certificate'):
             httpx.get(deployed.url)
         with pytest.raises(httpx.RemoteProtocolError):

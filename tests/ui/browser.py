@@ -23,7 +23,7 @@ class User:
     def __init__(self, chromium: Any, url: str, width: int = 1280, height: int = 800, locale: str = 'en-US') -> None:
         self.context = chromium.new_context(viewport={'width': width, 'height': height}, locale=locale)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.requests: list[str] = []
         self.errors: list[str] = []
         self.page.on('request', lambda request: self.requests.append(request.url))
@@ -93,7 +93,7 @@ class User:
         return [url for url in self.requests if not re.match(r'(http://127\.0\.0\.1:\d+/|data:|blob:)', url)]
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f'not within {seconds} s: {what}'
