@@ -5,6 +5,7 @@ from hypothesis import settings
 
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('SWIFTLITE_CPU_KVCACHE_GIB', '0.25')  # of each engine, wherever it is started
 
 # the same inputs in every run, however slow the machine; --hypothesis-profile=long draws others, and more
 few = os.environ.get('TRITON_INTERPRET') == '1'
