@@ -36,12 +36,12 @@ class Tiles:
 def places_of(table, first, keys, end, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr):
     """Block numbers and places in the block of keys first + [0, KEYS); BLOCK_SIZE 0: one run of tokens."""
     if BLOCK_SIZE == 0:
-        return tl.zeros([KEYS], tl.int64), keys.to(tl.int64)
-    if BLOCK_SIZE % KEYS == 0:  # one block holds the tile
+        block = tl.zeros([KEYS], tl.int64)
+    elif BLOCK_SIZE % KEYS == 0:  # one block holds the tile
         block = tl.load(table + first // BLOCK_SIZE).to(tl.int64) + tl.zeros([KEYS], tl.int64)
     else:
         block = tl.load(table + keys // BLOCK_SIZE, keys < end, other=0).to(tl.int64)
-    return block, keys % BLOCK_SIZE
+    return block, keys % BLOCK_SIZE if BLOCK_SIZE > 0 else keys.to(tl.int64)
 
 
 @triton.jit

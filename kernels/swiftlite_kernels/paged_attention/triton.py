@@ -239,12 +239,12 @@ def packed(
     k_scale: torch.Tensor, v_scale: torch.Tensor, splits: int, partition: int, parts: Parts | None,
 ) -> None:
     stored = fp8_dtype(kv_cache_dtype)
-    scales = (None, None) if stored is None else (k_scale, v_scale)
     if stored is not None:
         key_cache, value_cache = cache_view(key_cache, stored), cache_view(value_cache, stored)
     decode(
         query, key_cache, value_cache, out, None, key_cache.shape[1], packed_layout(key_cache, value_cache),
-        block_tables, seq_lens, scale, 0.0, alibi_slopes, *scales, splits, partition, parts,
+        block_tables, seq_lens, scale, 0.0, alibi_slopes, None if stored is None else k_scale,
+        None if stored is None else v_scale, splits, partition, parts,
     )
 
 

@@ -1,0 +1,199 @@
+"""Every kernel compiles for a Hopper GPU, as its op launches it: no GPU is needed, only Triton's own ptxas."""
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip('triton')
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
+
+from swiftlite_kernels.step import StepRows, StepTensors  # noqa: E402
+
+PTXAS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas'
+pytestmark = [
+    pytest.mark.skipif(os.environ.get('TRITON_INTERPRET') == '1', reason='nothing is compiled in an interpreted run'),
+    pytest.mark.skipif(not PTXAS.exists(), reason='this build of Triton has no ptxas'),
+]
+FAMILIES = sorted(p.parent.name for p in Path(import_module('swiftlite_kernels').__file__).parent.glob('*/triton.py'))
+NAMES = {
+    torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16', torch.float8_e4m3fn: 'fp8e4nv',
+    torch.float8_e5m2: 'fp8e5', torch.int32: 'i32', torch.int64: 'i64', torch.int16: 'i16', torch.uint8: 'u8',
+    torch.bool: 'i1',
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and what a launcher would specialise it for."""
+
+    kernel: JITFunction
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, object], ...]
+    aligned: tuple[int, ...]
+    options: tuple[tuple[str, object], ...]
+
+    def compile(self):
+        places = {name: (i,) for i, name in enumerate(self.kernel.arg_names)}
+        source = ASTSource(
+            self.kernel, signature=dict(self.signature), constexprs={places[n]: x for n, x in self.constants},
+            attrs={(i,): [['tt.divisibility', 16]] for i in self.aligned},
+        )  # fmt: skip
+        return triton.compile(source, target=GPUTarget('cuda', 90, 32), options=dict(self.options))
+
+
+def launch_of(kernel, args, kwargs):
+    """Types and constants as Triton's launcher finds them: None and 1 are constants, multiples of 16 are known."""
+    given = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
+    options = {k: given.pop(k) for k in list(given) if k not in kernel.arg_names}
+    signature, constants, aligned = [], [], []
+    for i, parameter in enumerate(kernel.params):
+        x = given.get(parameter.name, parameter.default)
+        varies = not parameter.do_not_specialize
+        if parameter.is_constexpr or x is None or (varies and type(x) is int and x == 1):
+            kind = 'constexpr'
+            constants.append((parameter.name, x))
+        elif isinstance(x, torch.Tensor):
+            kind = '*' + NAMES[x.dtype]
+            if x.data_ptr() % 16 == 0:
+                aligned.append(i)
+        elif isinstance(x, float):
+            kind = 'fp32'
+        else:
+            kind = 'i32' if -(2**31) <= x < 2**31 else 'i64'
+            if varies and x % 16 == 0:
+                aligned.append(i)
+        signature.append((parameter.name, kind))
+    return Launch(kernel, tuple(signature), tuple(constants), tuple(aligned), tuple(options.items()))
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """Calls the Triton version of ops on CPU tensors; returns the launches that they make on a Hopper GPU."""
+    found = {}
+    for family in FAMILIES:
+        module = import_module(f'swiftlite_kernels.{family}.triton')
+        monkeypatch.setattr(module, 'early_launch', lambda x: {'EARLY': True, 'launch_pdl': True}, raising=False)
+
+    def run(kernel, *args, grid, warmup, **kwargs):
+        found[launch_of(kernel, args, kwargs)] = None
+
+    def call(family, op, *args, **kw):
+        getattr(import_module(f'swiftlite_kernels.{family}.triton'), op)(*args, **kw)
+        return list(found)
+
+    monkeypatch.setattr(JITFunction, 'run', run)
+    return call
+
+
+def bf16(*shape):
+    return torch.zeros(shape, dtype=torch.bfloat16)
+
+
+def int32(*values):
+    return torch.tensor(values, dtype=torch.int32)
+
+
+ONE = torch.ones(1)
+HEADS, KV_HEADS, DIM = 6, 2, 80
+Q, K = bf16(40, HEADS, DIM), bf16(40, KV_HEADS, DIM)
+CACHE, BYTES = bf16(9, 16, KV_HEADS, DIM), torch.zeros(9, 16, KV_HEADS, DIM, dtype=torch.uint8)
+FP8_K = torch.zeros(9, KV_HEADS, DIM // 16, 16, 16, dtype=torch.uint8)
+FP8_V = torch.zeros(9, KV_HEADS, DIM, 16, dtype=torch.uint8)
+TABLE, STARTS, LENGTHS = torch.zeros(2, 5, dtype=torch.int32), int32(0, 1, 40), int32(70, 45)
+SLOTS, POSITIONS = torch.zeros(40, dtype=torch.int64), torch.zeros(40, dtype=torch.int64)
+SCALES, SLOPES = torch.ones(2, KV_HEADS), torch.ones(HEADS)
+LONGS = torch.zeros(40, dtype=torch.int64)
+ROUTING = (int32(0), int32(0), int32(1, 0), int32(0, 1, 1), int32(0, -1), torch.tensor([False]), int32(1))
+
+
+def unified(cache, longest, *options):
+    scales = (SCALES, SCALES) if cache is BYTES else (None, None)
+    return (
+        Q, cache, cache, torch.empty_like(Q), STARTS, longest, LENGTHS, 2000, 0.1, True, (-1, -1), TABLE, 0.0, *scales,
+        None, None, None, None, *options,
+    )  # fmt: skip
+
+
+def step():
+    rows = StepRows(int32(0, 1), int32(0, 0), STARTS, int32(1, 1))
+    longs = torch.zeros(3, 2, dtype=torch.int64)
+    out = StepTensors(LONGS, LONGS, LONGS, LENGTHS, TABLE, *longs)
+    return rows, torch.zeros(2, 64, dtype=torch.int32), TABLE, 16, out
+
+
+def paged(keys, values, name, parts=()):
+    rest = (Q[:2], keys, values, 0.1, TABLE, LENGTHS, 2000, SLOPES, name, ONE, ONE)
+    return (torch.empty_like(Q[:2]), *parts, *rest)
+
+
+ROW = torch.zeros(2)
+CALLS = {
+    'norm.rms_norm': (bf16(4, 769), bf16(4, 769), bf16(769), 1e-6),
+    'norm.fused_add_rms_norm': (bf16(4, 64), bf16(4, 64), bf16(64), 1e-6),
+    'activation.silu_and_mul': (bf16(4, 64), bf16(4, 128)),
+    'rotary.rotary_embedding': (POSITIONS, Q.flatten(1), K.flatten(1), DIM, torch.zeros(64, DIM), True),
+    'rotary.rotary_and_cache': (
+        bf16(40, (HEADS + 2 * KV_HEADS) * DIM), None, bf16(DIM), bf16(DIM), 1e-6, POSITIONS, DIM,
+        torch.zeros(64, DIM), True, BYTES, BYTES, SLOTS, 'fp8', ONE, ONE,
+    ),
+    'cache.reshape_and_cache_flash': (K, K, CACHE, CACHE, SLOTS, 'auto', ONE, ONE),
+    'cache.reshape_and_cache': (K, K, FP8_K, FP8_V, SLOTS, 'fp8_e5m2', ONE, ONE),
+    'cache.swap_blocks': (CACHE, CACHE.clone(), 2048, torch.tensor([[0, 1]])),
+    'attention.unified_attention': unified(CACHE, 1, SLOPES, None, SLOPES, False, int32(0, 2, 16)),
+    'attention.unified_attention fp8': unified(BYTES, 39, None, None, None, False),
+    'attention.merge_attn_states': (Q, Q, torch.zeros(HEADS, 40), Q, torch.zeros(HEADS, 40)),
+    'gemv.gemv': (bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True),
+    'lora.lora_shrink': (bf16(1, 64), [bf16(1, 8, 64)], torch.zeros(1, 1, 8), *ROUTING, 1.0),
+    'lora.lora_expand': (torch.zeros(1, 1, 8), [bf16(1, 64, 8)], bf16(1, 64), *ROUTING, 0, True),
+    'sampling.philox_uniform': (LONGS[:2], LONGS[:2], 5000),
+    'sampling.sample': (torch.zeros(2, 5000), ROW, int32(5, 0), ROW, ROW, LONGS[:2], LONGS[:2]),
+    'sampling.apply_repetition_penalties': (bf16(2, 50), *torch.zeros(2, 2, 50, dtype=torch.bool), ROW),
+    'step.prepare_step': step(),
+    'quant.scaled_fp8_quant': (torch.empty(4, 64, dtype=torch.float8_e4m3fn), bf16(4, 64), torch.ones(4, 1), 1, 64),
+    'quant.quantize_whole': (torch.empty(4, 64, dtype=torch.float8_e4m3fn), bf16(4, 64), ONE),
+    'quant.quantize_rows': (torch.empty(4, 64, dtype=torch.float8_e4m3fn), bf16(4, 64), torch.ones(4, 1), ONE),
+    'paged_attention.paged_attention_v2': paged(
+        FP8_K, FP8_V, 'fp8', (*torch.zeros(2, 2, HEADS, 4), bf16(2, HEADS, 4, DIM))
+    ),
+    'paged_attention.decode_attention_fwd': (
+        Q[:2], CACHE, CACHE[..., :64], bf16(2, HEADS, 64), torch.zeros(2, HEADS), TABLE, LENGTHS,
+        torch.zeros(2, HEADS, 4, 65), 4, 0.1, 16, 30.0, None, None,
+    ),
+    'prefix_prefill.context_attention_fwd': (
+        Q, K, K, torch.empty_like(Q), 'fp8', FP8_K, FP8_V, TABLE, STARTS, LENGTHS, 39, ONE, ONE, SLOPES, 20, 0.1,
+        True, None, SLOPES,
+    ),
+    'triton_prefill_attention.context_attention_fwd': (
+        Q, K, K, torch.empty_like(Q), STARTS, int32(1, 39), 39, False, 0.1, (-1, 7),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', CALLS)
+def test_compiles(record, name):
+    launches = record(*name.split()[0].split('.'), *CALLS[name])
+    assert launches
+    for launch in launches:
+        limit = 232448  # bytes of shared memory that a program may have on a Hopper GPU
+        assert launch.compile().metadata.shared <= limit, launch.kernel.__name__
+
+
+def test_no_kernel_is_forgotten(record):
+    """Every jitted function that is launched somewhere is one of the above."""
+    import ast
+
+    launches = [x for name in CALLS for x in record(*name.split()[0].split('.'), *CALLS[name])]
+    reached = {launch.kernel.__name__ for launch in launches}
+    written = set()
+    for family in FAMILIES:
+        for node in ast.walk(ast.parse(Path(import_module(f'swiftlite_kernels.{family}.triton').__file__).read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.endswith('_kernel'):
+                written.add(node.name)
+    assert reached == written
