@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from .errors import RequestError
 from .structured import StructuredOutputsParams
 
+EBNF = re.compile(r'^\s*[\w-]+\s*::=', re.MULTILINE)
 CACHED = 32  # compiled grammars kept for the next request
 # what one mask may cost: tens of milliseconds at worst; beyond it the grammar is refused or its answer ends
 LIMITS = {
@@ -234,7 +236,7 @@ def _source(params: StructuredOutputsParams) -> str:
     if params.regex is not None:
         return LLMatcher.grammar_from_regex(params.regex)
     if params.grammar is not None:
-        return LLMatcher.grammar_from_lark(params.grammar)
+        return LLMatcher.grammar_from_lark(_lark(params.grammar))
     if params.choice is not None:
         texts = (json.dumps(text, ensure_ascii=False) for text in params.choice)  # JSON's escapes are Lark's
         return LLMatcher.grammar_from_lark('start: ' + ' | '.join(texts))
@@ -250,6 +252,18 @@ def _source(params: StructuredOutputsParams) -> str:
         style = {'whitespace_flexible': False, 'item_separator': ', ', 'key_separator': ': '}
     style['coerce_one_of'] = True
     return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=style)
+
+
+def _lark(grammar: str) -> str:
+    """The grammar in Lark; one in the EBNF of llama.cpp and xgrammar, whose rules are `name ::= …`, is rewritten."""
+    if not EBNF.search(grammar):
+        return grammar
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        return gbnf_to_lark(grammar)
+    except Exception as error:
+        raise ValueError(f'its EBNF (name ::= …) cannot be read: {error}') from None
 
 
 def _closed(schema: Any) -> Any:

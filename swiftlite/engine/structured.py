@@ -21,8 +21,8 @@ class StructuredOutputsParams:
     """The shape of an answer: exactly one of json, regex, choice, grammar and json_object.
 
     json: a JSON schema, as a dict or as text. regex: the whole answer matches it (Rust syntax, no look-around). choice:
-    the answer is one of these texts. grammar: a Lark grammar in llguidance's dialect, whose rule `start` is the answer.
-    json_object: any JSON object.
+    the answer is one of these texts. grammar: a Lark grammar in llguidance's dialect, whose rule `start` is the answer,
+    or the EBNF of llama.cpp and xgrammar (`root ::= …`). json_object: any JSON object.
 
     JSON comes out as `json.dumps` writes it, {"a": 1, "b": [2, 3]}: free whitespace leads small models astray.
     whitespace_pattern, a regex, allows other whitespace between its parts; disable_any_whitespace allows none.

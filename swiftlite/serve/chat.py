@@ -16,7 +16,7 @@ from swiftlite.serve.refused import refuse_unsupported
 from swiftlite.serve.reply import GenerationReply
 from swiftlite.serve.sampling import check_sampling, sampling_params, token_budget
 from swiftlite.serve.service import Job, Service
-from swiftlite.serve.structured import wanted_structure
+from swiftlite.serve.structured import structure_error, wanted_structure
 from swiftlite.serve.tool_calls import ToolCallStream
 from swiftlite.serve.tool_choice import hides_calls, tool_use
 from swiftlite.serve.tool_grammar import tool_error
@@ -60,7 +60,7 @@ async def create_chat_completion(service: Service, body: ChatBody, request_id: s
     )
     if use.tools and hides_calls(template):
         params = params.clone(skip_special_tokens=False)
-    await check_sampling(params, service, ApiError if use.structure is structure else tool_error)
+    await check_sampling(params, service, structure_error(body) if use.structure is structure else tool_error)
     job_id = response_id('chatcmpl', body.request_id or request_id)
     job = Job(job_id, model, [prompt], [params], body.n, body.cache_salt)
     echo = messages[-1]['content'] if body.echo and messages[-1]['role'] == 'assistant' else ''

@@ -17,7 +17,7 @@ from swiftlite.serve.refused import refuse_unsupported
 from swiftlite.serve.reply import GenerationReply
 from swiftlite.serve.sampling import check_sampling, sampling_params, token_budget
 from swiftlite.serve.service import Job, Service
-from swiftlite.serve.structured import wanted_structure
+from swiftlite.serve.structured import structure_error, wanted_structure
 from swiftlite.serve.usage import check_stream
 
 DEFAULT_MAX_TOKENS = 16
@@ -41,7 +41,7 @@ async def create_completion(service: Service, body: CompletionBody, request_id: 
     budgets = [token_budget(len(ids), wanted, service.max_model_len, DEFAULT_MAX_TOKENS, 'prompt') for ids in prompts]
     params = {budget: _params(service, body, budget, structure) for budget in dict.fromkeys(budgets)}
     for each in params.values():
-        await check_sampling(each, service)
+        await check_sampling(each, service, structure_error(body))
     job_id = response_id('cmpl', body.request_id or request_id)
     job = Job(job_id, model, prompts, [params[budget] for budget in budgets], body.n, body.cache_salt, silent)
     echoes = [_echo(service, prompt, body) for prompt in given]

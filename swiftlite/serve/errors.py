@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,17 @@ ERROR_TYPES = {
     503: 'ServiceUnavailableError',
     504: 'TimeoutError',
 }
+LONG = re.compile(r'\S{201,}')
+# pydantic's types of errors, where its own words are those of a programmer
+WANTED = {
+    **dict.fromkeys(('bool_type', 'bool_parsing'), 'be true or false'),
+    **dict.fromkeys(('int_type', 'int_parsing', 'int_parsing_size', 'int_from_float'), 'be a whole number'),
+    **dict.fromkeys(('float_type', 'float_parsing'), 'be a number'),
+    **dict.fromkeys(('dict_type', 'model_type', 'model_attributes_type'), 'be a JSON object'),
+    'string_type': 'be text',
+    'list_type': 'be a list',
+    'too_short': 'not be empty',
+}
 FAULT = 'The server failed on this request; its log says why.'
 
 
@@ -34,7 +47,7 @@ class ApiError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.message = ' '.join(message.splitlines())  # it may quote what the client sent
+        self.message = _sentence(message)
         super().__init__(self.message)
         self.status = status
         self.type = type or ERROR_TYPES.get(status, 'InternalServerError')
@@ -54,7 +67,7 @@ def as_api_error(error: BaseException) -> ApiError | None:
         case EngineDeadError():
             return ApiError(f'The engine stopped while it worked on this request: {error}', status=503)
         case RequestError() | SwiftliteError():
-            return ApiError(_sentence(str(error)))
+            return ApiError(str(error))
     return None
 
 
@@ -66,6 +79,8 @@ def validation_error(errors: Sequence[dict[str, Any]], limit: int = 3) -> ApiErr
         if not path:
             return ApiError('The body must be a JSON object sent with Content-Type: application/json.')
         wrong.setdefault(path, []).append(error)
+    within = {path.rpartition('[')[0] for path in wrong}
+    wrong = {path: found for path, found in wrong.items() if path not in within}  # the list that an entry is wrong in
     sentences = [_field_sentence(path, found) for path, found in list(wrong.items())[:limit]]
     more = f' (and {len(wrong) - limit} more)' if len(wrong) > limit else ''
     return ApiError('; '.join(sentences) + more + '.', param=next(iter(wrong)))
@@ -78,13 +93,16 @@ def _field_sentence(path: str, errors: Sequence[dict[str, Any]]) -> str:
     for error in errors:
         if error['type'] == 'value_error':
             return f'{path} must {error["msg"].removeprefix("Value error, ")}'
-    messages = dict.fromkeys(_plain(error['msg']) for error in errors)
+    messages = dict.fromkeys(WANTED.get(error['type']) or _plain(error['msg']) for error in errors)
     return f'{path} must {" or ".join(messages)}{_given(errors[0])}'
 
 
 def _given(error: dict[str, Any]) -> str:
     value = error.get('input')
-    return '' if isinstance(value, dict | list) else f', not {value!r:.60}'
+    if isinstance(value, dict | list):
+        return ''
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return f', not {shown:.60}'
 
 
 def _field_path(loc: Sequence[str | int]) -> str:
@@ -102,11 +120,13 @@ KINDS = ('str', 'int', 'float', 'bool', 'list[str]', 'list[int]', 'list[list[int
 
 
 def _plain(message: str) -> str:
-    message = message.removeprefix('Input should ').rstrip('.').replace('valid dictionary', 'JSON object')
+    message = message.removeprefix('Input should ').rstrip('.')
     return message if message.startswith(('be ', 'have ', 'match ')) else f'follow its type ({message})'
 
 
 def _sentence(text: str) -> str:
-    """One line with a full stop: some messages come from libraries."""
-    text = ' '.join(text.split())
-    return text if text.endswith('.') else f'{text}.'
+    """One line with one stop; long words are cut: a message may quote what the client sent, or come from a library."""
+    text = LONG.sub(lambda word: f'{word[0][:80]}…{word[0][-20:]}', ' '.join(text.split()))
+    if text.endswith('?.'):
+        return text[:-1]
+    return text if text.endswith(('.', '?')) else f'{text}.'

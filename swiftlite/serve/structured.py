@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +24,18 @@ def wanted_structure(body: GenerationBody) -> StructuredOutputsParams | None:
         try:
             found[field] = structured(settings)
         except RequestError as error:
-            raise ApiError(f'{field}: {error}', param=field) from None
+            said = str(error) if str(error).startswith(field) else f'{field}: {error}'
+            raise ApiError(said, param=field) from None
     if len(found) > 1:
         raise ApiError(f'{" and ".join(found)} both say what the answer looks like; give one.', param=next(iter(found)))
     params = next(iter(found.values()), None)
     pattern = body.guided_whitespace_pattern
     return params if params is None or pattern is None else replace(params, whitespace_pattern=pattern)
+
+
+def structure_error(body: GenerationBody) -> Callable[[str], ApiError]:
+    """The error of a structure that cannot be used: about the field that asked for it."""
+    return functools.partial(ApiError, param=next(iter(_given(body)), None))
 
 
 def _given(body: GenerationBody) -> dict[str, dict[str, Any]]:

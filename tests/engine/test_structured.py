@@ -259,6 +259,22 @@ def test_bad_grammars_are_one_sentence(llm, shape, says):
         assert '\n' not in str(caught.value) and str(caught.value).startswith(f'{next(iter(shape))} cannot be used: ')
 
 
+EBNF = """
+root ::= select_statement
+select_statement ::= "SELECT " column " from " table " where " column "= " number
+column ::= "col_1 " | "col_2 "
+table ::= "table_1 " | "table_2 "
+number ::= "1 " | "2 "
+"""
+
+
+def test_a_grammar_in_ebnf(llm):
+    params = SamplingParams(temperature=0, max_tokens=60, structured_outputs=StructuredOutputsParams(grammar=EBNF))
+    (out,) = llm.chat([{'role': 'user', 'content': 'Show col_1 of table_1.'}], params, use_tqdm=False)
+    text = out.outputs[0].text
+    assert re.fullmatch(r'SELECT col_[12]  from table_[12]  where col_[12] = [12] ', text), text
+
+
 @pytest.mark.parametrize(
     ('fields', 'says'),
     [

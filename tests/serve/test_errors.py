@@ -50,6 +50,14 @@ WRONG = [
         'JSON',
     ),
     (CHAT, {'messages': [{'role': 'user', 'content': 'x' * 5000}]}, 'context of 512 tokens'),
+    (CHAT, {'messages': [None]}, 'messages[0] must be a JSON object, not null.'),
+    (CHAT, {'messages': {'role': 'user', 'content': 'hi'}}, 'messages must be a list.'),
+    (CHAT, {'messages': HELLO, 'echo': 5}, 'echo must be true or false, not 5.'),
+    (CHAT, {'messages': HELLO, 'logprobs': 'all'}, "logprobs must be true or false, not 'all'."),
+    (CHAT, {'messages': HELLO, 'top_k': 1.5}, 'top_k must be a whole number, not 1.5.'),
+    (CHAT, {'messages': HELLO, 'stop': [1]}, 'stop[0] must be text, not 1.'),
+    (CHAT, {'messages': HELLO, 'chat_template_kwargs': []}, 'chat_template_kwargs must be a JSON object.'),
+    (CHAT, {'messages': HELLO, 'structured_outputs': {'json': None}}, 'structured_outputs takes exactly one of'),
     (CHAT, {'messages': HELLO, 'max_tokens': 100_000}, 'max_tokens is 100000'),
     (CHAT, {'messages': HELLO, 'max_tokens': 0}, 'max_tokens'),
     (CHAT, {'messages': HELLO, 'max_tokens': 'lots'}, 'max_tokens'),
@@ -141,6 +149,7 @@ WRONG = [
     (COMPLETIONS, {'prompt': 'a', 'suffix': 'b'}, 'suffix'),
     (COMPLETIONS, {'prompt': ['a'] * 5, 'n': 10_000}, '50000 sequences'),
     ('/tokenize', {}, 'either prompt or messages'),
+    ('/tokenize', {'messages': []}, 'messages must not be empty.'),
     ('/detokenize', {'tokens': [400]}, 'outside the vocabulary'),
     ('/v1/load_lora_adapter', {}, 'must be provided'),
     ('/v1/unload_lora_adapter', {}, 'needs to be provided'),
@@ -172,7 +181,9 @@ def check_error(answer: httpx.Response, status: int = 400) -> dict:
     error = answer.json()['error']
     assert set(error) == {'message', 'type', 'param', 'code'}
     assert error['code'] == status
-    assert error['message'].endswith('.') and '\n' not in error['message']
+    message = error['message']
+    assert message.endswith(('.', '?')) and not message.endswith('?.') and '\n' not in message
+    assert max(map(len, message.split())) <= 200, 'what the client sent is not sent back at length'
     return error
 
 
@@ -208,12 +219,23 @@ def test_wrong_content_type(server: ServerThread) -> None:
     check_error(httpx.post(server.url + CHAT, content='{}', headers={'Content-Type': 'text/plain'}))
 
 
+def test_a_form_that_cannot_be_used_names_its_field(server: ServerThread) -> None:
+    broken = {'type': 'json_schema', 'json_schema': {'name': 'a', 'schema': {'type': 'objekt'}}}
+    ebnf = {'guided_grammar': 'root ::= "a" nothing'}
+    for path, body in [(CHAT, {'messages': HELLO}), (COMPLETIONS, {'prompt': 'a'})]:
+        answer = check_error(post(server.url + path, body | {'response_format': broken}))
+        assert answer['param'] == 'response_format' and 'objekt' in answer['message']
+        answer = check_error(post(server.url + path, body | ebnf))
+        assert answer['param'] == 'guided_grammar' and 'EBNF' in answer['message']
+
+
 def test_unknown_names(server: ServerThread) -> None:
     for path, body in [(CHAT, {'messages': HELLO}), (COMPLETIONS, {'prompt': 'a'}), ('/tokenize', {'prompt': 'a'})]:
         error = check_error(httpx.post(server.url + path, json=body | {'model': 'tuner-b'}), 404)
         assert error['param'] == 'model'
         assert 'tiny-model, tuner-a' in error['message'] and "did you mean 'tuner-a'" in error['message']
     check_error(post(server.url + CHAT, {'messages': HELLO, 'model': '\ud800'}), 404)
+    check_error(post(server.url + CHAT, {'messages': HELLO, 'model': 'x' * 5000}), 404)
     check_error(httpx.get(f'{server.url}/v1/nothing'), 404)
     check_error(httpx.get(server.url + CHAT), 405)
 
