@@ -37,7 +37,7 @@ def local_path(source: str, revision: str | None = None, *, use_hf: bool | None 
         return asset_path(info.asset)
     if info is not None and info.path is not None:
         return info.path
-    if info is None and Path(source).is_dir():
+    if info is None and os.path.isdir(source):
         return source
     if info is None and re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', source) is None:
         raise SwiftliteError(f"'{source}' is no folder, model type or hub id{nearest(source, MODELS)}")

@@ -1,8 +1,8 @@
 """What a command recovers from the ``sft_args.json`` beside the weights."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from swiftlite.args.fields import Args
@@ -36,7 +36,7 @@ def recover(cls: type[Args], typed: Mapping[str, Any]) -> dict[str, Any]:
         found = {name: value for name, value in found.items() if name not in ('chat_template', 'template_type')}
     given = typed.keys() & {'dataset', 'val_dataset'}
     named = given or found.get('dataset') or found.get('val_dataset')
-    if data and not named and Path(ckpt_dir).is_dir():  # what is no folder is refused with the nearest later
+    if data and not named and os.path.isdir(ckpt_dir):  # what is no folder is refused with the nearest later
         raise UsageError(f"--load_dataset_config: no sft_args.json in '{ckpt_dir}' names the data it was trained on")
     if given:
         found = {name: value for name, value in found.items() if name not in ('dataset', 'val_dataset')}

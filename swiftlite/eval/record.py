@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from swiftlite.errors import SwiftliteError
+from swiftlite.infer.results import json_line
 
 # what the model said of a row; everything else in a row follows from it and the data
 FACTS = ('response', 'finish_reason', 'logprob', 'tokens', 'hits', 'error')
@@ -88,7 +89,7 @@ class PartFile:
         try:
             if self._stream is None:
                 self._stream = self._path.open('a', encoding='utf-8')
-            self._stream.write(_line({'index': index, **facts}))
+            self._stream.write(json_line({'index': index, **facts}))
             self._stream.flush()
         except OSError as error:
             raise SwiftliteError(f"'{self._path}' cannot be written: {error.strerror}") from None
@@ -97,7 +98,7 @@ class PartFile:
     def finish(self, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write the rows in order in place of what was noted."""
         self.close()
-        _replace(self._final, ''.join(map(_line, rows)))
+        _replace(self._final, ''.join(map(json_line, rows)))
         self._path.unlink(missing_ok=True)
         return self._final
 
@@ -136,12 +137,6 @@ def _replace(path: Path, text: str) -> None:
         fresh.replace(path)
     except OSError as error:
         raise SwiftliteError(f"'{path}' cannot be written: {error.strerror}") from None
-
-
-def _line(value: Mapping[str, Any]) -> str:
-    # half a surrogate pair in a row of data is no UTF-8: it is written as its escape
-    text = json.dumps(value, ensure_ascii=False)
-    return (text if text.isprintable() else json.dumps(value)) + '\n'
 
 
 def _file_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,6 +35,16 @@ def row(messages: list[dict[str, Any]], response: str, label: str | None, tools:
             history.append([_text(message), ''])
     found = {'query': _text(turns[-1]), 'response': response, 'label': label, 'history': history, 'system': system}
     return found | ({'tools': tools} if tools else {})
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """The line of a jsonl file. Half a surrogate pair, which is no UTF-8, is written as its escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    return text + '\n'
 
 
 class ResultFile:
@@ -91,7 +102,7 @@ class ResultFile:
         if self._stream is None:
             self._open()
         assert self._stream is not None
-        self._stream.write(json.dumps(result, ensure_ascii=False) + '\n')
+        self._stream.write(json_line(result))
         self._stream.flush()
 
     def _open(self) -> None:

@@ -1,6 +1,7 @@
 """From what a user typed (a type, a path, a hub id, a checkpoint folder) to what it means."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,7 @@ def get_model(name: str) -> ModelInfo:
 
 def find_model(name: str) -> ModelInfo | None:
     """The row whose model type or hub id this is; None for a folder and for a name that is not in the table."""
-    if Path(name).is_dir() and name not in MODELS:
+    if os.path.isdir(name) and name not in MODELS:
         return None
     for info in MODELS.values():
         if _key(name) in {_key(x) for x in (info.model_type, info.ms_id, info.hf_id) if x}:
@@ -111,13 +112,13 @@ def resolve_model(
     if info is not None:
         _check_architecture(info, model_id_or_path)
     info = info or find_model(model_id_or_path)
-    if info is None and not Path(model_id_or_path).is_dir():
+    if info is None and not os.path.isdir(model_id_or_path):
         _refuse_quantized(model_id_or_path)
-    if info is None and Path(model_id_or_path).is_dir():
+    if info is None and os.path.isdir(model_id_or_path):
         return complete(ModelSource(None, model_id_or_path, revision), model_id_or_path)
     if info is None and not _looks_like_id(model_id_or_path):
         parent = Path(model_id_or_path).parent
-        beside = [str(child) for child in parent.iterdir() if child.is_dir()] if parent.is_dir() else []
+        beside = [str(child) for child in parent.iterdir() if child.is_dir()] if os.path.isdir(parent) else []
         hint = nearest(model_id_or_path.removeprefix('./'), [*MODELS, *beside])
         raise UsageError(f"'{model_id_or_path}' is no folder, model type or hub id{hint}")
     return ModelSource(info.model_type if info else None, model_id_or_path, revision, info.template if info else None)
@@ -189,8 +190,8 @@ def _from_checkpoint(
     ckpt_dir: str, model_type: str | None, model_id_or_path: str | None, revision: str | None
 ) -> ModelSource:
     folder = Path(ckpt_dir)
-    if not folder.is_dir():
-        siblings = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+    if not os.path.isdir(folder):
+        siblings = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if os.path.isdir(folder.parent) else []
         raise UsageError(f"--ckpt_dir '{ckpt_dir}' is no folder{nearest(folder.name, siblings)}")
     is_adapter = (folder / 'adapter_config.json').is_file()
     if not is_adapter and not (folder / 'config.json').is_file():

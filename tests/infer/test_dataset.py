@@ -176,3 +176,18 @@ def test_texts_that_end_a_template_end_an_answer(checkpoint: Path, monkeypatch: 
     monkeypatch.setattr(session.template, 'stop_strings', ('###',))
     assert session.params([1]).stop == ['mine', '###']
     session.close()
+
+
+def test_a_label_that_is_no_utf8_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    """Half a surrogate pair in a label asks nothing of the model, and the row is written and found again."""
+    rows = tmp_path / 'rows.jsonl'
+    rows.write_text(
+        '{"query": "你好", "response": "\\ud800"}\n{"query": "好", "response": "\u2028\x85"}\n', encoding='utf-8'
+    )
+    out = tmp_path / 'out.jsonl'
+    args = InferArgs(model_id_or_path=str(checkpoint), **SETTINGS, val_dataset=[str(rows)], result_path=str(out))
+    assert run(args) == 0
+    first, second, end = out.read_text(encoding='utf-8').split('\n')
+    assert json.loads(first)['label'] == '\ud800' and end == ''
+    assert json.loads(second)['label'] == '\u2028\x85' and '好' in second
+    assert run(args) == 0 and len(out.read_text(encoding='utf-8').split('\n')) == 3

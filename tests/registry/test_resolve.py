@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.hub import local_path
 from swiftlite.registry.families import FAMILIES
 from swiftlite.registry.models import MODELS
 from swiftlite.registry.resolve import (
@@ -251,3 +252,12 @@ def test_lists_of_ms_swift(tmp_path: Path) -> None:
     (tmp_path / 'sft_args.json').write_text('{"model_name": [null, null], "model_author": "Me", "dataset": ["a"]}')
     saved = read_checkpoint_args(str(tmp_path))
     assert saved == {'model_name': None, 'model_author': ['Me'], 'dataset': ['a']}
+
+
+@pytest.mark.parametrize('name', ['x' * 5000, f'{"x" * 5000}/y z', 'a\0b c'])
+def test_names_that_no_file_can_have_are_no_folders(name: str) -> None:
+    for given in ({'model_id_or_path': name}, {'ckpt_dir': name}):
+        with pytest.raises(UsageError, match='is no folder'):
+            resolve_model(**given)
+    with pytest.raises(SwiftliteError, match='no folder, model type or hub id'):
+        local_path(name)
