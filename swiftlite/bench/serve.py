@@ -26,6 +26,7 @@ from .remote import api_root, headers, messages, model_name
 from .report import Lines, show_spreads, spread
 from .workload import VOCAB, Request, build, other_ids, warm_up
 
+LATE_MS = 20
 TITLES = {
     'ttft_ms': 'time to first token',
     'itl_ms': 'between tokens',
@@ -175,7 +176,7 @@ async def _warm_up(
         error = str(load.rows[0].error)
         ids = args.base_url is not None and args.vocab_size is None and ('token' in error or 'vocab' in error)
         hint = '; --vocab_size limits the token ids of the prompts' if ids else ''
-        raise SwiftliteError(f'the server at {target.url} answers no request: {error}{hint}')
+        raise SwiftliteError(f'the server at {target.url} answers no request: {error.rstrip(".")}{hint}')
 
 
 async def _one(args: BenchArgs, client: EventClient, name: str, sent: list[bytes], stop: asyncio.Event) -> Load:
@@ -266,7 +267,11 @@ def _print(result: dict[str, Any]) -> None:
         f'{result["requests_per_second"]:,.2f} requests/s, {result["output_tokens_per_second"]:,.0f} output tokens/s, '
         f'at most {result["most_at_once"]:,} at once'
     )
-    show_spreads({title: result[key] for key, title in TITLES.items()})
+    if result['failed'] < result['requests']:
+        show_spreads({title: result[key] for key, title in TITLES.items()})
+    late = result['sent_late_ms']['p99']
+    if result['request_rate'] != 'inf' and late is not None and late > LATE_MS:
+        print(f'requests were sent late (p99 {late:.0f} ms): this machine is too busy to measure exactly')
     if 'goodput' in result:
         limits = ', '.join(f'{name} {value:g} ms' for name, value in result['goodput_limits_ms'].items())
         print(f'goodput: {result["goodput"]:,.2f} requests/s, {result["kept"]:,} kept {limits}')

@@ -10,8 +10,13 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def server(tmp_path_factory):
-    """A real server over a tiny model of 320 tokens."""
-    path = tiny_chat_checkpoint(tmp_path_factory.mktemp('served'))
-    with ServerThread(path, max_model_len=MAX_LEN) as running:
+def checkpoint(tmp_path_factory):
+    """A model of 320 tokens, with a tokenizer."""
+    return tiny_chat_checkpoint(tmp_path_factory.mktemp('served'))
+
+
+@pytest.fixture(scope='session')
+def server(checkpoint):
+    """A real server over it."""
+    with ServerThread(checkpoint, max_model_len=MAX_LEN) as running:
         yield running

@@ -36,9 +36,9 @@ def test_the_numbers_are_consistent(tmp_path, base, capsys):
     assert 'one padded batch' in printed and json.dumps(ours, ensure_ascii=False) in printed
 
 
-def test_several_workloads_with_adapters_text_and_repeats(tmp_path, capsys):
+def test_several_workloads_with_adapters_text_and_repeats(tmp_path, checkpoint):
     out = tmp_path / 'numbers.json'
-    command = 'bench throughput --model_type tiny-chat --workload mixed mixed-lora --num_adapters 2 --lora_rank 4'
+    command = f'bench throughput --model {checkpoint} --workload mixed mixed-lora --num_adapters 2 --lora_rank 4'
     command += ' --temperature 0.7 --top_p 0.9 --repeats 3 --ceilings false'
     assert main([*command.split(), *SHORT, '--output', str(out)]) == 0
     bare, adapted = lines_of(out)
