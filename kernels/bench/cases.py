@@ -198,11 +198,12 @@ class Batch:
     def error(self) -> float:
         """Against float64, for the first and the last sequence."""
         self.attend()
+        stored = self.caches[0].to(torch.bfloat16)  # an fp8 cache cannot be indexed
         found = []
         for i in (0, len(self.lengths) - 1):
             first, last, length = int(self.starts[i]), int(self.starts[i + 1]), int(self.lengths[i])
             first = max(first, last - 64)
-            blocks = self.caches[0][self.table[i].long()].double()
+            blocks = stored[self.table[i].long()].double()
             k, v = (blocks[:, j].flatten(0, 1)[:length].transpose(0, 1) for j in (0, 1))
             group = self.q.shape[1] // k.shape[0]
             k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)

@@ -15,7 +15,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 import triton
-from cases import FAMILIES, SHAPES, Call, Case
+from cases import FAMILIES as ENGINE
+from cases import SHAPES, Call, Case
+from contract_cases import CONTRACT
+
+FAMILIES = ENGINE | CONTRACT
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,6 @@ def swap_blocks(
             break
     words = block_size_in_bytes // size
     swap_kernel[(block_mapping.shape[0], triton.cdiv(words, ELEMENTS))](
-        source.view(word), target.view(word), block_mapping.to(src.device), words, BLOCK=ELEMENTS, **early_launch(src),
-        num_warps=4,
+        source.view(word), target.view(word), block_mapping.to(src.device, non_blocking=True), words, BLOCK=ELEMENTS,
+        **early_launch(src), num_warps=4,
     )
