@@ -36,7 +36,9 @@ class LoRAManager:
         self._pool_rows = torch.zeros(num_pages, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(num_pages, dtype=torch.int32, device=device)
         self._slots: dict[int, int] = {}  # uid → first page
-        self._tiles = torch.zeros(3 * tile_stride(self._most_tiles(max_tokens)), dtype=torch.int32, device=device)
+        self._gpu = str(device).startswith('cuda')
+        room = tile_room(max_tokens, num_pages, self._gpu)
+        self._tiles = torch.zeros(3 * tile_stride(room), dtype=torch.int32, device=device)
         self._upload = Upload(device, depth)
         self._linears: list[Linear] = list(model.linears())
         self._sizes = model.config.linear_sizes
@@ -101,7 +103,7 @@ class LoRAManager:
 
         tokens: the padded size of a captured step, whose routing lies where `views` says.
         """
-        size = self._tile_size(tokens or plan.num_tokens)
+        size = tile_size(tokens or plan.num_tokens, self._gpu)
         ends = np.cumsum(plan.counts)
         # one run of tokens an adapter
         change = np.flatnonzero(np.diff(adapters, prepend=0))
@@ -113,7 +115,7 @@ class LoRAManager:
             if uid
             for start in range(first, last, size)
         ]
-        count = len(tiles) if tokens is None else self._most_tiles(tokens)
+        count = len(tiles) if tokens is None else most_tiles(tokens, self.num_pages, self._gpu)
         packed = np.zeros((3, tile_stride(count)), dtype=np.int32)
         packed[:, : len(tiles)] = np.array(tiles, dtype=np.int32).T
         self._upload(packed.reshape(-1), self._tiles[: packed.size])
@@ -121,20 +123,28 @@ class LoRAManager:
 
     def views(self, tokens: int) -> LoRABatch:
         """The routing of a captured step of `tokens` tokens, always in the same memory."""
-        return self._views(self._most_tiles(tokens), self._tile_size(tokens))
+        return self._views(most_tiles(tokens, self.num_pages, self._gpu), tile_size(tokens, self._gpu))
 
     def _views(self, count: int, size: int) -> LoRABatch:
         adapters, starts, counts = self._tiles[: 3 * tile_stride(count)].view(3, -1)[:, :count]
         return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size))
 
-    def _tile_size(self, tokens: int) -> int:
-        if not str(self.device).startswith('cuda'):
-            return max(tokens, 1)  # an adapter's tokens in one product
-        return 16 if tokens <= FEW_TOKENS else 64
 
-    def _most_tiles(self, tokens: int) -> int:
-        """Of any step of `tokens` tokens."""
-        return min(tokens, tokens // self._tile_size(tokens) + self.num_pages)
+def tile_size(tokens: int, gpu: bool) -> int:
+    """Tokens of a tile in a step of so many."""
+    if not gpu:
+        return max(tokens, 1)  # an adapter's tokens in one product
+    return 16 if tokens <= FEW_TOKENS else 64
+
+
+def most_tiles(tokens: int, num_pages: int, gpu: bool) -> int:
+    """Of any step of `tokens` tokens; each adapter in it has a page and at most one tile that is not full."""
+    return min(tokens, tokens // tile_size(tokens, gpu) + num_pages)
+
+
+def tile_room(max_tokens: int, num_pages: int, gpu: bool) -> int:
+    """Of any step of up to `max_tokens`: the largest of those with small tiles may have more than the largest."""
+    return max(most_tiles(tokens, num_pages, gpu) for tokens in (min(FEW_TOKENS, max_tokens), max_tokens))
 
 
 def tile_stride(count: int) -> int:
