@@ -137,7 +137,9 @@ class ModelRunner:
             size = num_blocks * self.config.block_size
             raise SwiftliteError(
                 f'The KV cache has room for {size} tokens, fewer than max_model_len {self.model_config.max_model_len}; '
-                f'lower --max_model_len to at most {size}, or give the engine more memory.'
+                f'lower --max_model_len to at most {size}, '
+                + ('take --kv_cache_dtype fp8, ' if self.config.kv_cache_dtype == 'auto' else '')
+                + 'or give the engine more memory.'
             )
         self.num_blocks = num_blocks
         for a in self.model.attentions():

@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from swiftlite import LLM, SamplingParams
+from swiftlite.engine import model_runner
 from swiftlite.errors import SwiftliteError
+from swiftlite.layers import attention
 from swiftlite.layers.attention import Attention
-from swiftlite.layers.prompt_attention import as_stored
+from swiftlite.layers.prompt_attention import as_stored, prompt_attention
 from swiftlite.template import get_template
+from swiftlite_kernels.cache import reshape_and_cache_flash
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 from tests.tiny import tiny_qwen2
 
@@ -141,13 +144,23 @@ def test_factors_that_cannot_divide(scaled, tmp_path, value):
 def test_long_prompts_see_what_the_cache_holds(base, name):
     llm = make_llm(base, kv_cache_dtype=name)
     run(llm, [PROMPTS[0]], greedy(1))
-    x = torch.randn(50, 2, 16) * 40
-    scale = torch.tensor([0.25])
     layer: Attention = attentions(llm)[0]
-    from swiftlite_kernels.cache import reshape_and_cache_flash
-
-    reshape_and_cache_flash(x, x, layer.key_cache, layer.value_cache, torch.arange(50), name, scale, scale)
+    device = layer.key_cache.device
+    x = torch.randn(50, 2, 16, device=device) * 40
+    scale, slots = torch.tensor([0.25], device=device), torch.arange(50, device=device)
+    reshape_and_cache_flash(x, x, layer.key_cache, layer.value_cache, slots, name, scale, scale)
     assert torch.equal(as_stored(x, name, scale), layer.key_cache.flatten(0, 1)[:50].float() * scale)
+
+
+def test_long_prompts_answer_like_chunks(base, alone, monkeypatch):
+    """With the library's attention for prompts that have nothing in the cache, as on a GPU in 16 bits."""
+    monkeypatch.setattr(model_runner, 'LONG_PROMPT', 5)
+    calls = []
+    monkeypatch.setattr(attention, 'prompt_attention', lambda *a: calls.append(a[4]) or prompt_attention(*a))
+    llm = make_llm(base, kv_cache_dtype='fp8')
+    llm.engine.executor.runner._library_attention = True
+    assert run(llm, PROMPTS) == alone
+    assert calls
 
 
 def test_unknown_names():
