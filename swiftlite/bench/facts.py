@@ -47,16 +47,14 @@ def commit() -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor and, where torch is loaded and sees them, GPUs with the driver's version."""
+    """Processor, threads where torch is loaded, and NVIDIA GPUs with the driver's version."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     found: dict[str, Any] = {'cpu': processor(), 'cores': cores}
     torch = sys.modules.get('torch')
-    if torch is None:
-        return found
-    found['threads'] = torch.get_num_threads()
-    if torch.cuda.is_available():
-        found['gpus'] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        found['driver'] = _driver()
+    if torch is not None:
+        found['threads'] = torch.get_num_threads()
+    if gpus := _gpus(torch):
+        found |= {'gpus': gpus, 'driver': _driver()}
     return found
 
 
@@ -86,6 +84,15 @@ def seconds_since_start() -> float:
     import psutil
 
     return time.time() - psutil.Process().create_time()
+
+
+def _gpus(torch: Any) -> list[str]:
+    """Names from torch, else from the driver's files."""
+    if torch is not None and torch.cuda.is_available():
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    files = sorted(Path('/proc/driver/nvidia/gpus').glob('*/information'))
+    texts = (file.read_text(encoding='utf-8') for file in files)
+    return [match[1] for text in texts if (match := re.search(r'^Model:\s*(.+)$', text, re.M))]
 
 
 def _driver() -> str | None:

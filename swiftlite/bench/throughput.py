@@ -62,7 +62,8 @@ def run(args: BenchArgs) -> int:
             if args.ceilings:
                 ceilings = measure(what.config.device, what.config.dtype)
         except KeyboardInterrupt:
-            print('stopped: these are the measurements that were finished', file=sys.stderr)
+            said = 'these are the measurements that were finished' if timings else 'no measurement was finished'
+            print(f'stopped: {said}', file=sys.stderr)
             status = 130
     shared = _shared(args, what, detokenize) | facts()
     if ceilings is not None:
@@ -86,6 +87,7 @@ def _timings(args: BenchArgs, what: Setting, work: dict[str, list[Request]], det
                 yield Timing('vllm', **line)
         else:
             yield from _engine(args, what, work, detokenize)
+            free(what.config.device)  # for what comes next
     default = list(BASELINES) if args.workload == ['mixed'] and args.engine == ['swiftlite'] else []
     names = [name for name in (default if args.baselines is None else args.baselines) if name != 'none']
     if names:
@@ -94,8 +96,9 @@ def _timings(args: BenchArgs, what: Setting, work: dict[str, list[Request]], det
 
 def _engine(args: BenchArgs, what: Setting, work: dict[str, list[Request]], detokenize: bool) -> Iterator[Timing]:
     llm = LLM(what.model, skip_tokenizer_init=not detokenize, **what.options)
-    startup = seconds_since_start()
-    print(f'the engine was ready {startup:.1f} s after the command', flush=True)
+    startup = seconds_since_start() if args.engine[0] == 'swiftlite' else None
+    if startup is not None:
+        print(f'the engine was ready {startup:.1f} s after the command', flush=True)
     loras = [LoRARequest(f'adapter-{i}', i + 1, path) for i, path in enumerate(what.adapters)]
     try:
         for name, requests in work.items():

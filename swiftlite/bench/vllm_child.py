@@ -61,4 +61,6 @@ def process_start() -> float:
 
 
 if __name__ == '__main__':
+    here = str(Path(__file__).parent)
+    sys.path[:] = [path for path in sys.path if path != here]  # modules beside this script are not vLLM's
     main(json.loads(Path(sys.argv[1]).read_text(encoding='utf-8')))

@@ -1,6 +1,5 @@
 """`swiftlite bench serve` against real servers: one that runs, and one that it starts itself."""
 
-import asyncio
 import json
 import os
 import signal
@@ -91,17 +90,21 @@ def test_nothing_but_errors_ends_with_what_the_server_said(server, capsys):
     assert main([*words, '--num_warmups', '0']) == 1
 
 
-def test_it_starts_a_server_of_its_own_and_ctrl_c_prints_what_was_measured(tmp_path, monkeypatch, capsys):
-    one = serve._one
+def test_it_starts_a_server_of_its_own_and_ctrl_c_prints_what_was_measured(checkpoint, tmp_path, monkeypatch, capsys):
+    run_load = serve.run_load
 
-    async def interrupted(*words):
-        asyncio.get_running_loop().call_later(1.5, os.kill, os.getpid(), signal.SIGINT)
-        return await one(*words)
+    async def interrupted(*words, on_row=None, **options):
+        def on_row_or_stop(row):
+            on_row(row)
+            if row.index == 1:
+                os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(serve, '_one', interrupted)
+        return await run_load(*words, on_row=on_row and on_row_or_stop, **options)
+
+    monkeypatch.setattr(serve, 'run_load', interrupted)
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     out = tmp_path / 'own.json'
-    words = 'bench serve --model_type tiny-chat --workload mixed-lora --num_adapters 1 --lora_rank 4 --num_prompts 60'
+    words = f'bench serve --model {checkpoint} --workload mixed-lora --num_adapters 1 --lora_rank 4 --num_prompts 60'
     words += ' --max_output_len 16 --request_rate 3 --num_warmups 1'
     assert main([*words.split(), '--output', str(out)]) == 130
     printed, err = capsys.readouterr()
