@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
 import ssl
 import sys
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import psutil
 import uvicorn
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.setup import Setup, prepare, sampling
 from swiftlite.serve.app import create_app
+from swiftlite.serve.lifetime import Server, address, seconds_since_start, unless
 from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Limits, Service
 from swiftlite.serve.sockets import BACKLOG, listen
@@ -47,25 +45,21 @@ def run(args: DeployArgs) -> int:
         return runner.run(_serve(args, setup, models))
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
-        yield
-
-
 async def _serve(args: DeployArgs, setup: Setup, models: ServedModels) -> int:
     stop = _stop_event()
     print(f'Loading {setup.source.name} from {setup.config.model}', file=sys.stderr, flush=True)
-    service = await _unless(stop, _start(args, setup, models))
+    service = await unless(stop, _start(args, setup, models), _close)
     if service is None:
         return 130
     try:
         await _answer(args, service, stop)
     finally:
-        await service.engine.shutdown(drain=False)
+        await _close(service)
     return 0
+
+
+async def _close(service: Service) -> None:
+    await service.engine.shutdown(drain=False)
 
 
 async def _answer(args: DeployArgs, service: Service, stop: asyncio.Event) -> None:
@@ -80,7 +74,7 @@ async def _answer(args: DeployArgs, service: Service, stop: asyncio.Event) -> No
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     stats = asyncio.create_task(log_stats(service, args.log_interval))
     _print_ready(args, service, listener)
@@ -177,28 +171,10 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Service]) -> Service | None:
-    """The result of `work`, or None once `stop` is set; the work is then cancelled."""
-    task = asyncio.create_task(work)
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not stop.is_set():
-        return task.result()
-    task.cancel()
-    (service,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(service, Service):  # it was ready at the same moment
-        await service.engine.shutdown(drain=False)
-    return None
-
-
 def _print_ready(args: DeployArgs, service: Service, listener: socket.socket) -> None:
-    port = listener.getsockname()[1]
-    host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(args.host, args.host)
-    scheme = 'https' if args.ssl_certfile else 'http'
-    seconds = time.time() - psutil.Process().create_time()
+    url = address(args.host, listener, 'https' if args.ssl_certfile else 'http')
     names = ', '.join(service.models.names)
-    print(f'Serving {names} at {scheme}://{host}:{port}/v1 (ready after {seconds:.1f} s, Ctrl-C stops)', flush=True)
+    print(f'Serving {names} at {url}/v1 (ready after {seconds_since_start():.1f} s, Ctrl-C stops)', flush=True)
 
 
 def _check_certificate(args: DeployArgs) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
 import sys
-import time
-from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING
 
-import psutil
 import uvicorn
 
+from swiftlite.serve.lifetime import Server, address, seconds_since_start, unless
 from swiftlite.serve.sockets import listen
 from swiftlite.ui.answers import Answers
 from swiftlite.ui.app import create_app
@@ -31,29 +28,26 @@ def run(args: AppUiArgs) -> int:
 
     Raises SwiftliteError where the port is taken, or the model, an adapter or the server at --base_url is not there.
     """
+    listen(args.host, args.port).close()  # a busy port is known before a model is loaded
     return asyncio.run(_serve(args))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
-        yield
 
 
 async def _serve(args: AppUiArgs) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    partner = await _unless(stop, _partner(args))
+    partner = await unless(stop, _partner(args), _close)
     if partner is None:
         return 130
     try:
         await _show(args, partner, stop)
     finally:
-        await partner.close()
+        await _close(partner)
     return 0
+
+
+async def _close(partner: Partner) -> None:
+    await partner.close()
 
 
 async def _partner(args: AppUiArgs) -> Partner:
@@ -74,7 +68,7 @@ async def _show(args: AppUiArgs, partner: Partner, stop: asyncio.Event) -> None:
     listener = listen(args.host, args.port)
     app = create_app(partner, Answers(), title=args.studio_title, language=args.studio_lang)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=LAST_SECONDS)
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     while not (server.started or serving.done()):
         await asyncio.sleep(0.02)
@@ -85,24 +79,6 @@ async def _show(args: AppUiArgs, partner: Partner, stop: asyncio.Event) -> None:
     await serving
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, Partner]) -> Partner | None:
-    """The result of `work`, or None once `stop` is set; the work is then cancelled."""
-    task = asyncio.create_task(work)
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not stop.is_set():
-        return task.result()
-    task.cancel()
-    (partner,) = await asyncio.gather(task, return_exceptions=True)
-    if not isinstance(partner, BaseException):  # it was ready at the same moment
-        await partner.close()
-    return None
-
-
 def _print_ready(args: AppUiArgs, partner: Partner, listener: socket.socket) -> None:
-    port = listener.getsockname()[1]
-    host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(args.host, args.host)
-    seconds = time.time() - psutil.Process().create_time()
-    names = ', '.join(partner.profile.models)
-    print(f'Chat with {names} at http://{host}:{port}/ (ready after {seconds:.1f} s, Ctrl-C stops)', flush=True)
+    names, url = ', '.join(partner.profile.models), address(args.host, listener)
+    print(f'Chat with {names} at {url}/ (ready after {seconds_since_start():.1f} s, Ctrl-C stops)', flush=True)
