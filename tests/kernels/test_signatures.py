@@ -62,12 +62,13 @@ SIGNATURES = {
         'inputs, lora_b_weights, output_tensor, token_lora_mapping, token_indices_sorted_by_lora_ids, '
         'num_tokens_per_lora, lora_token_start_loc, lora_ids, no_lora_flag_cpu, num_active_loras, offset_start=0, '
         'add_inputs=False',
+    'paged_lora.add_lora': 'y, x, a, b, widths, routing',
     'sampling.sample': 'logits, temperature, top_k, top_p, min_p, seeds, positions',
     'sampling.philox_uniform': 'seeds, positions, vocab',
     'sampling.apply_repetition_penalties': 'logits, prompt_mask, output_mask, repetition_penalties',
 }
 FAMILIES = [
-    'activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'paged_attention', 'prefix_prefill', 'quant', 'rotary',
+    'activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'paged_attention', 'paged_lora', 'prefix_prefill', 'quant', 'rotary',
     'sampling', 'triton_prefill_attention',
 ]
 
