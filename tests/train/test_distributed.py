@@ -27,7 +27,7 @@ def test_two_processes_equal_one(sft, checkpoint, data, tmp_path):
         'CUDA_VISIBLE_DEVICES': '',
         'PYTHONPATH': os.pathsep.join([str(root), str(root / 'kernels'), os.environ.get('PYTHONPATH', '')]),
     }
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('training data:') == done.stdout.count('last checkpoint:') == 1
     (together,) = (tmp_path / 'two' / 'tiny').glob('v*/checkpoint-2')
