@@ -27,8 +27,9 @@ def routing(runs, ranks, pool, device):
 RUNS = st.lists(st.tuples(st.sampled_from([None, 0, 1, 2]), st.integers(1, 37)), min_size=1, max_size=5)
 
 
-@given(runs=RUNS, widths=st.lists(st.sampled_from([16, 130, 300]), min_size=1, max_size=4), inner=st.sampled_from([64, 769]),
-       ranks=st.lists(st.sampled_from([1, 8, 16, 20, 40]), min_size=3, max_size=3), dtype=st.integers(0, 2))
+@given(runs=RUNS, widths=st.lists(st.sampled_from([16, 130, 300]), min_size=1, max_size=4),
+       inner=st.sampled_from([64, 769]), ranks=st.lists(st.sampled_from([1, 8, 16, 20, 40]), min_size=3, max_size=3),
+       dtype=st.integers(0, 2))
 def test_every_token_gets_its_adapter(target, runs, widths, inner, ranks, dtype):
     dtype = target.dtypes[dtype % len(target.dtypes)]
     pool = sum(ranks) + 9
