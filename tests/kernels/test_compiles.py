@@ -14,6 +14,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
+from swiftlite_kernels.paged_lora import LoRARouting  # noqa: E402
 from swiftlite_kernels.step import StepRows, StepTensors  # noqa: E402
 
 PTXAS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas'
@@ -152,6 +153,10 @@ CALLS = {
     'gemv.gemv': (bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True),
     'lora.lora_shrink': (bf16(1, 64), [bf16(1, 8, 64)], torch.zeros(1, 1, 8), *ROUTING, 1.0),
     'lora.lora_expand': (torch.zeros(1, 1, 8), [bf16(1, 64, 8)], bf16(1, 64), *ROUTING, 0, True),
+    'paged_lora.add_lora': (
+        bf16(40, 96), bf16(40, 64), bf16(2, 32, 64), bf16(32, 96), [64, 32],
+        LoRARouting(int32(0, 0), int32(0, 16), int32(16, 3), torch.zeros(1, 16, dtype=torch.int32), int32(16), 16),
+    ),
     'sampling.philox_uniform': (LONGS[:2], LONGS[:2], 5000),
     'sampling.sample': (torch.zeros(2, 5000), ROW, int32(5, 0), ROW, ROW, LONGS[:2], LONGS[:2]),
     'sampling.apply_repetition_penalties': (bf16(2, 50), *torch.zeros(2, 2, 50, dtype=torch.bool), ROW),
@@ -190,10 +195,10 @@ def test_no_kernel_is_forgotten(record):
     import ast
 
     launches = [x for name in CALLS for x in record(*name.split()[0].split('.'), *CALLS[name])]
-    reached = {launch.kernel.__name__ for launch in launches}
+    reached = {(launch.kernel.fn.__module__.split('.')[1], launch.kernel.__name__) for launch in launches}
     written = set()
     for family in FAMILIES:
         for node in ast.walk(ast.parse(Path(import_module(f'swiftlite_kernels.{family}.triton').__file__).read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.endswith('_kernel'):
-                written.add(node.name)
+                written.add((family, node.name))
     assert reached == written
