@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import SwiftliteError
-from ..layers.parallel import TPGroup
+from ..layers.parallel import TPGroup, shard_size
 from .config import EngineConfig, ModelConfig
 from .errors import EngineDeadError
 from .model_runner import ModelRunner, StepFuture
@@ -174,6 +174,7 @@ class Executor:
 
     def _start_workers(self) -> TPGroup:
         size = self.config.tensor_parallel_size
+        shard_size(self.model.decoder.num_heads, TPGroup(size=size), 'attention heads')  # known before ranks start
         if self.model.device.startswith('cuda') and torch.cuda.device_count() < size:
             raise SwiftliteError(
                 f'tensor_parallel_size {size} needs {size} GPUs, but {torch.cuda.device_count()} are visible.'

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from swiftlite import LoRARequest
-from swiftlite.engine import EngineDeadError
+from swiftlite.engine import EngineDeadError, executor
 from swiftlite.errors import SwiftliteError
 from tests.engine.runs import make_llm, random_prompts, run
 from tests.tiny import tiny_adapter, tiny_qwen2
@@ -51,6 +51,7 @@ def test_ranks_share_a_kv_head_and_an_odd_vocabulary(tmp_path):
         two.shutdown()
 
 
-def test_a_size_that_does_not_divide_is_one_sentence(base):
+def test_a_size_that_does_not_divide_is_one_sentence(base, monkeypatch):
+    monkeypatch.setattr(executor, 'Worker', None)  # none is started
     with pytest.raises(SwiftliteError, match=r'tensor_parallel_size 3 does not divide the attention heads .*\(4\)'):
         make_llm(base, tensor_parallel_size=3)
