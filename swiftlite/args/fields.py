@@ -89,9 +89,13 @@ def _choose(name: str, value: Any, choices: Sequence[str] | Mapping[str, str]) -
     raise UsageError(f"--{name} takes {', '.join(valid)}, not '{value}'{nearest(str(value), choices)}")
 
 
+def _plain(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f'{limit:g}'
+
+
 def _in_range(name: str, value: float, low: float | None, high: float | None) -> None:
     if (low is not None and value < low) or (high is not None and value > high) or not math.isfinite(value):
         limits = [] if math.isfinite(value) else ['a finite number']
-        limits += [f'at least {low:g}'] if low is not None else []
-        limits += [f'at most {high:g}'] if high is not None else []
+        limits += [f'at least {_plain(low)}'] if low is not None else []
+        limits += [f'at most {_plain(high)}'] if high is not None else []
         raise UsageError(f'--{name} must be {" and ".join(limits)}, not {value}')

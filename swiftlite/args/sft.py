@@ -37,7 +37,7 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         split=',',
     )
     lora_rank: int = arg(8, 'rank of the adapter', group='tuner', low=1)
-    lora_alpha: float = arg(32, 'its scale: alpha / rank', group='tuner', low=0)
+    lora_alpha: float = arg(32, 'its scale: alpha / rank', group='tuner', low=0.01)
     lora_dropout: float = arg(
         0.05, 'dropout of its input', group='tuner', aliases=('lora_dropout_p',), low=0, high=0.99
     )
@@ -95,7 +95,7 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
     gradient_checkpointing: bool | None = arg(
         None, 'keep less in memory and compute it again', group='training', shown='from 1B parameters on a GPU'
     )
-    seed: int = arg(42, 'of every random choice', group='training')
+    seed: int = arg(42, 'of every random choice', group='training', low=0, high=2**32 - 1)
 
     eval_steps: int = arg(
         None, 'steps between held-out losses', group='results', low=1, shown='50 for a LoRA, 200 for full'

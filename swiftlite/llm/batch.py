@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from swiftlite.engine.errors import RequestError
@@ -93,7 +93,7 @@ class _Batch:
         config: GenerationConfig | None,
         lora: LoRAs,
     ) -> None:
-        if isinstance(requests, Mapping | str):
+        if isinstance(requests, Mapping | str) or not isinstance(requests, Iterable):
             raise SwiftliteError(f'request_list must be a list of requests, got one {type(requests).__name__}')
         self._engine = engine
         self._requests = list(requests)

@@ -65,7 +65,8 @@ def as_api_error(error: BaseException) -> ApiError | None:
         case ApiError():
             return error
         case EngineDeadError():
-            return ApiError(f'The engine stopped while it worked on this request: {error}', status=503)
+            said = f'The engine stopped before this request was answered: {error}'
+            return ApiError(said, status=503, headers={'Retry-After': '5'})
         case RequestError() | SwiftliteError():
             return ApiError(str(error))
     return None

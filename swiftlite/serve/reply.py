@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -91,7 +92,7 @@ class GenerationReply(Response):
         if started:
             await send(_body(event(error.body) + b'data: [DONE]\n\n'))
         else:
-            await _send_json(send, error.status, error.body)
+            await _send_json(send, error.status, error.body, error.headers)
 
 
 class JsonReply(Response):
@@ -121,9 +122,10 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _send_json(send: Send, status: int, content: Any) -> None:
+async def _send_json(send: Send, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
     payload = dumps(content)
-    await send(_start(status, [*JSON_HEADERS, (b'content-length', str(len(payload)).encode())]))
+    more = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+    await send(_start(status, [*JSON_HEADERS, (b'content-length', str(len(payload)).encode()), *more]))
     await send(_body(payload))
 
 

@@ -60,7 +60,7 @@ def target_modules(family: Family, wanted: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a name fits no linear layer.
     """
-    linear = (*family.all_linear, 'lm_head')
+    linear = family.all_linear
     chosen: dict[str, None] = {}
     for name in wanted:
         if name.upper() in ('ALL', 'ALL-LINEAR'):
@@ -69,6 +69,10 @@ def target_modules(family: Family, wanted: Sequence[str]) -> list[str]:
             chosen.update(dict.fromkeys(family.lora_targets))
         elif name.rpartition('.')[2] in linear:
             chosen[name] = None
+        elif name.rpartition('.')[2] == 'lm_head':
+            raise UsageError(
+                '--lora_target_modules lm_head is refused: an adapter of the output layer cannot be served'
+            )
         else:
             options = ['DEFAULT', 'ALL', *sorted(linear)]
             hint = nearest(name, options)

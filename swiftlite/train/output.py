@@ -45,6 +45,8 @@ def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
 
 def check_output(output_dir: str, versioned: bool) -> None:
     """What `run_folder` would refuse, before anything is computed; creates nothing."""
+    if not output_dir.strip():
+        raise UsageError('--output_dir is empty: name a folder')
     parent = Path(output_dir).expanduser()
     if not versioned and (parent / LOG_FILE).exists():
         raise UsageError(f"--output_dir '{output_dir}' holds another run: give a new folder, or leave the suffix on")

@@ -104,6 +104,9 @@ MISTAKES: list[tuple[str, int, str]] = [
     (f'deploy {CHAT} --ssl_keyfile notes.txt', 2, 'go together'),
     (f'sft {CHAT} {QA} --learning_rate 1e-4x', 2, "a number, not '1e-4x'"),
     (f'sft {CHAT} {QA} --lora_rank 0', 2, 'at least 1, not 0'),
+    (f'sft {CHAT} {QA} --lora_alpha 0', 2, 'at least 0.01, not 0'),
+    (f'sft {CHAT} {QA} --seed -5', 2, '--seed must be at least 0 and at most 4294967295, not -5'),
+    (f"sft {CHAT} {QA} --output_dir ''", 2, '--output_dir is empty'),
     (f'sft {CHAT} {QA} --deepspeed zero2', 2, 'several GPUs train data-parallel, with NPROC_PER_NODE'),
     (f'sft {CHAT} {QA} --lr_scheduler_type cosin', 2, "did you mean 'cosine'"),
     (f'bench throughput {CHAT} --min_input_len 10 --max_input_len 5', 2, 'is larger than --max_input_len 5'),
@@ -149,6 +152,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ('merge-lora --ckpt_dir lora --model base --output_dir emptydir', 2, 'emptydir exists: give --overwrite true'),
     ('merge-lora --ckpt_dir otherlora --model base', 1, 'trained on another model'),
     (f'sft {CHAT} {QA} --resume_from_checkpoint emptydir', 2, 'is no checkpoint folder of swiftlite sft'),
+    (f'sft {CHAT} {QA} --lora_target_modules q_proj lm_head', 2, 'lm_head is refused'),
     (f'sft {CHAT} {QA} --lora_target_modules q_prjo', 2, "did you mean 'q_proj'"),
     (f'infer {CHAT} --chat_template nowhere.jinja', 2, 'no file that can be read'),
     # data

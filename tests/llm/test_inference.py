@@ -228,6 +228,7 @@ def test_progress_and_verbose(engine, template, answers, capsys):
         ([{'query': 'hi', 'system': 3}], "'system' must be text"),
         (['hi'], 'a request is'),
         ({'query': 'hi'}, 'must be a list of requests'),
+        (None, 'must be a list of requests, got one NoneType'),
     ],
 )
 @pytest.mark.parametrize('function', [inference, inference_stream])

@@ -129,7 +129,7 @@ def test_killed_engine_gives_503_and_is_started_again(deployed: ServerProcess, a
     os.kill(deployed.engine_pid(), signal.SIGKILL)
     streamed.join()
     whole.join()
-    assert whole.answer.status_code == 503
+    assert whole.answer.status_code == 503 and whole.answer.headers['Retry-After'] == '5'
     assert json.loads(whole.lines[0])['error']['code'] == 503
     last = list(sse(iter(streamed.lines)))[-1]
     assert last['error']['code'] == 503 and last['error']['type'] == 'ServiceUnavailableError'
