@@ -100,9 +100,11 @@ class Attention(nn.Module):
         """q [T, heads, d] → the same shape."""
         step = current_step()
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        scales: list[torch.Tensor | None] = [None, None]
+        k_scale: torch.Tensor | None = None
+        v_scale: torch.Tensor | None = None
         if self._has_scales and self.kv_cache_dtype != 'auto':
-            scales = [x.expand(seq_lens.shape[0], self.num_kv_heads) for x in (self.k_scale, self.v_scale)]
+            shape = seq_lens.shape[0], self.num_kv_heads
+            k_scale, v_scale = self.k_scale.expand(shape), self.v_scale.expand(shape)
         unified_attention(
             q,
             self.key_cache,
@@ -118,7 +120,8 @@ class Attention(nn.Module):
             step.block_tables,
             0.0,
             None,
-            *scales,
+            k_scale,
+            v_scale,
             shared_prefix=step.shared,
         )
         return out
