@@ -83,7 +83,7 @@ def _said(response: str, item: Item, names: Collection[str]) -> dict[str, Any]:
 
 
 def summary(rows: Sequence[Facts], data: EvalSet) -> dict[str, Any]:
-    """The numbers of a set, means over the rows that have them; rows that failed are counted, not scored.
+    """The numbers of a set, means over the rows that have them; a row that failed in one thing keeps what else it has.
 
     bleu_4 is that of all answers together, perplexity that of all tokens together.
     """
