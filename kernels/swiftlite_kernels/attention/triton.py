@@ -503,11 +503,11 @@ def unified_attention(
     if shares or any(x is None for x in parts):
         parts = scratch(sequences * heads * slots if slots > 1 else 1, options['DIM_PAD'], q.device)
     if shares:
-        kept = ('GROUP', 'SOFTCAP', 'ALIBI', 'ALIBI_SQRT', 'BLOCK_SIZE', 'DIM', 'DIM_PAD', 'PRECISION')
+        scoring = ('GROUP', 'SOFTCAP', 'ALIBI', 'ALIBI_SQRT', 'BLOCK_SIZE', 'DIM', 'DIM_PAD', 'PRECISION')
         prefix_kernel[(runs, kv_heads, prefix)](
             q, k, v, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix, alibi_slopes, softmax_scale, softcap,
             prefix, splits, q.stride(0), q.stride(1), *k.stride()[:3], *v.stride()[:3], block_table.stride(0),
-            **{name: options[name] for name in kept}, ROWS=wide.rows, KEYS=wide.keys, **early_launch(q),
+            **{name: options[name] for name in scoring}, ROWS=wide.rows, KEYS=wide.keys, **early_launch(q),
             num_warps=wide.warps, num_stages=wide.stages,
         )
     kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')

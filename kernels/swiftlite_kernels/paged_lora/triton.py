@@ -52,7 +52,8 @@ def shrink_kernel(
             other=0.0,
         )
         acc = tl.dot(x_tile, a_tile, acc, input_precision=PRECISION)
-    at = part + (tl.program_id(2).to(tl.int64) * tokens + token)[:, None] * part_row + (s * RANK_TILES * RANKS + r)[None, :]
+    line = tl.program_id(2).to(tl.int64) * tokens + token
+    at = part + line[:, None] * part_row + (s * RANK_TILES * RANKS + r)[None, :]
     tl.store(at, acc, (row < count)[:, None])
 
 
@@ -91,7 +92,7 @@ def expand_kernel(
         at = part + token[:, None] * part_row + (s * RANK_TILES * RANKS + r)[None, :]
         mask = live[:, None] & (r < rank)[None, :]
         shrunk = tl.zeros([TILE, RANKS], tl.float32)
-        for _ in range(0, splits):
+        for _ in range(splits):
             shrunk += tl.load(at, mask, other=0.0)
             at += tl.cast(tokens, tl.int64) * part_row
         acc = tl.dot(shrunk.to(b_tile.dtype), b_tile, acc, input_precision=PRECISION)
