@@ -35,6 +35,7 @@ RESPONSE = ('response', 'answer', 'solution', 'target', 'completion', 'output')
 LETTERS = ('A', 'B', 'C', 'D', 'E', 'F', 'G', 'H')
 TURNS = ('messages', 'conversations', 'conversation')
 MEDIA = ('images', 'image', 'videos', 'video', 'audios', 'audio')
+WORSE = ('rejected_response', 'rejected')  # answers of preference training
 LAYOUTS = (*TURNS, 'instruction', *QUERY, 'text')
 PLAIN = DatasetInfo('')
 
@@ -64,6 +65,8 @@ def to_conversation(record: Any, answered: bool = True, info: DatasetInfo = PLAI
     for column in MEDIA:
         if record.get(column):
             raise RowError(f"the row has '{column}', but models read text")
+    if answered:
+        _refuse_preferences(record)
     messages = _messages(record, answered, info)
     if messages[0]['role'] == 'text':
         return messages, None
@@ -78,6 +81,15 @@ def to_conversation(record: Any, answered: bool = True, info: DatasetInfo = PLAI
     ):
         raise RowError('no assistant message to learn from')
     return messages, _tools(record)
+
+
+def _refuse_preferences(record: Mapping[str, Any]) -> None:
+    """Rows of DPO or KTO say which answers not to give; learnt as they stand they would teach something else."""
+    column = next((name for name in WORSE if record.get(name)), None)
+    if column is None and isinstance(record.get('label'), bool):
+        column = 'label'
+    if column is not None:
+        raise RowError(f"the row has '{column}' of preference training: without it, its answer alone is learnt")
 
 
 def _messages(record: Mapping[str, Any], answered: bool, info: DatasetInfo) -> Messages:

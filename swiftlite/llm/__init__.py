@@ -42,6 +42,13 @@ _WHERE = {
     'inference_client': 'swiftlite.serve.client',
     'inference_client_async': 'swiftlite.serve.client',
 }
+# names of ms-swift's module that stand for a command here
+_COMMANDS = {
+    'sft_main': 'sft', 'SftArguments': 'sft', 'pt_main': 'pt', 'infer_main': 'infer', 'InferArguments': 'infer',
+    'export_main': 'export', 'ExportArguments': 'export', 'merge_lora': 'export --merge_lora true',
+    'deploy_main': 'deploy', 'DeployArguments': 'deploy', 'app_ui_main': 'app-ui', 'AppUIArguments': 'app-ui',
+    'eval_main': 'eval', 'EvalArguments': 'eval', 'DatasetName': 'models datasets', 'get_dataset': 'sft --dataset',
+}  # fmt: skip
 __all__ = [
     'GenerationConfig',
     'LoRARequest',
@@ -66,6 +73,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _COMMANDS:
+        raise ImportError(f'swiftlite.llm has no {name}: run the command `swiftlite {_COMMANDS[name]}` instead')
     if name not in _WHERE:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(_WHERE[name]), name)

@@ -205,3 +205,12 @@ def test_self_cognition_needs_names():
     with pytest.raises(UsageError, match='--model_name takes'):
         names(['a', 'b', 'c'], ['d'])
     assert names(['a'], ['b']).name == {'zh': 'a', 'en': 'a'}
+
+
+@pytest.mark.parametrize('extra', [{'rejected_response': 'No.'}, {'rejected': 'No.'}, {'label': False}])
+def test_rows_of_preference_training_are_not_learnt_as_plain_ones(extra):
+    row = {'query': 'Hi', 'response': 'Hello.'} | extra
+    with pytest.raises(RowError, match=f"has '{next(iter(extra))}' of preference training"):
+        to_conversation(row)
+    assert to_conversation(row, answered=False)[0][0] == {'role': 'user', 'content': 'Hi'}
+    assert to_conversation(row | dict.fromkeys(extra))[0][-1]['content'] == 'Hello.'

@@ -21,3 +21,8 @@ def test_unknown_names():
         ModelType.qwen_7b_chatt  # noqa: B018
     with pytest.raises(UsageError, match="did you mean 'qwen-7b-chat'"):
         get_default_template_type('qwen-7b-chatt')
+
+
+def test_what_is_a_command_here_says_so():
+    with pytest.raises(ImportError, match='run the command `swiftlite sft` instead'):
+        from swiftlite.llm import sft_main  # noqa: F401
