@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -144,8 +145,8 @@ class ModelRunner:
         self.num_blocks = num_blocks
         for a in self.model.attentions():
             shape = (num_blocks, self.config.block_size, a.num_kv_heads, a.head_dim)
-            a.key_cache = torch.zeros(shape, dtype=self.model_config.cache_dtype, device=self.device)
-            a.value_cache = torch.zeros(shape, dtype=self.model_config.cache_dtype, device=self.device)
+            a.key_cache = _cache(shape, self.model_config.cache_dtype, self.device)
+            a.value_cache = _cache(shape, self.model_config.cache_dtype, self.device)
             a.kv_cache_dtype = self.config.kv_cache_dtype
 
     @torch.inference_mode()
@@ -257,3 +258,10 @@ class ModelRunner:
 def num_pages(config: EngineConfig) -> int:
     """Rank pages for max_loras adapters of max_lora_rank; adapters of other ranks share them as they fit."""
     return config.max_loras * -(-config.max_lora_rank // PAGE)
+
+
+def _cache(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Zeros; on a CPU memory that is zeroed when first touched, so that a large cache costs no start-up time."""
+    if device != 'cpu':
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

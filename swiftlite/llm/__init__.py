@@ -47,7 +47,8 @@ _COMMANDS = {
     'sft_main': 'sft', 'SftArguments': 'sft', 'pt_main': 'pt', 'infer_main': 'infer', 'InferArguments': 'infer',
     'export_main': 'export', 'ExportArguments': 'export', 'merge_lora': 'export --merge_lora true',
     'deploy_main': 'deploy', 'DeployArguments': 'deploy', 'app_ui_main': 'app-ui', 'AppUIArguments': 'app-ui',
-    'eval_main': 'eval', 'EvalArguments': 'eval', 'DatasetName': 'models --kind datasets', 'get_dataset': 'sft --dataset',
+    'eval_main': 'eval', 'EvalArguments': 'eval', 'DatasetName': 'models --kind datasets',
+    'get_dataset': 'sft --dataset',
 }  # fmt: skip
 __all__ = [
     'GenerationConfig',
