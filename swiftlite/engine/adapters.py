@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from ..errors import SwiftliteError
 from ..layers.lora import PAGE
 from .plan import AdapterLoad
 from .request import LoRARequest
@@ -47,13 +46,10 @@ class AdapterTable:
         return [e.request for e in self._by_id.values()]
 
     def add(self, request: LoRARequest, uid: int, rank: int) -> list[int]:
-        """Register, replacing the id's adapter if any (its sequences keep the old one). Returns uids to forget."""
-        pages = -(-rank // PAGE)
-        if pages > self.num_pages:
-            raise SwiftliteError(
-                f"adapter '{request.lora_name}' has rank {rank}, but the engine keeps room for {self.num_pages * PAGE} "
-                'in all; start it with a larger max_lora_rank or max_loras.'
-            )
+        """Register, replacing the id's adapter if any (its sequences keep the old one). Returns uids to forget.
+
+        rank: at most max_lora_rank, for which there are pages.
+        """
         gone = self.remove(request.lora_int_id) if request.lora_int_id in self._by_id else []
         self._by_id[request.lora_int_id] = self._by_uid[uid] = Entry(request, uid, rank)
         return gone

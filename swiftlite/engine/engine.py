@@ -7,7 +7,6 @@ import os
 import random
 from collections import deque
 
-from ..errors import SwiftliteError
 from .adapters import AdapterTable
 from .block_manager import BlockManager
 from .config import EngineConfig, resolve_model
@@ -44,7 +43,8 @@ class Engine:
             self.model_config.max_num_seqs,
             self.model_config.max_num_batched_tokens,
             self.model_config.vocab_size,
-            PrefixFinder(config.block_size),
+            # only kernels on a GPU read a shared prefix once
+            PrefixFinder(config.block_size) if gpu and config.enable_prefix_caching else None,
         )
         self.intake = GrammarIntake(self.model_config, not config.skip_tokenizer_init)
         self._sequences: dict[str, Sequence] = {}
@@ -131,12 +131,7 @@ class Engine:
         self._need_lora()
         uid = next(self._uids)
         rank = self.executor.register_adapter(uid, request.lora_path)
-        try:
-            gone = self.adapters.add(request, uid, rank)
-        except SwiftliteError:
-            self.executor.forget_adapter(uid)
-            raise
-        self._forget(gone)
+        self._forget(self.adapters.add(request, uid, rank))
 
     def remove_lora(self, int_id: int) -> bool:
         """Forget an adapter; what runs on it finishes. False if the id is unknown."""

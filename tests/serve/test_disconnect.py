@@ -75,8 +75,6 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
     rng = random.Random(0)
     prompts = [f'prompt number {i} ' * rng.randint(1, 6) for i in range(200)]
     cuts = [rng.randint(0, 12) if rng.random() < 0.3 else None for _ in prompts]
-    limits = httpx.Limits(max_connections=200)
-
     def body(prompt: str) -> dict:
         return {'prompt': prompt, 'max_tokens': 16, 'ignore_eos': True, 'stream': True}
 
@@ -89,18 +87,20 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
                     return None
         return '\n'.join(line.split('"choices"')[-1].split('"usage"')[0] for line in lines)
 
-    async def ask_all(indices: list[int], cuts: list[int | None], at_once: bool) -> list[str | None]:
-        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-            questions = [ask(client, prompts[i], cuts[i]) for i in indices]
-            return await asyncio.gather(*questions) if at_once else [await question for question in questions]
+    async def ask_all(indices: list[int], cuts: list[int | None], at_once: int) -> list[str | None]:
+        limits = httpx.Limits(max_connections=at_once)
+        async with httpx.AsyncClient(timeout=httpx.Timeout(60, pool=None), limits=limits) as client:
+            return await asyncio.gather(*(ask(client, prompts[i], cuts[i]) for i in indices))
 
     everything = list(range(len(prompts)))
-    answers = asyncio.run(ask_all(everything, cuts, at_once=True))
+    answers = asyncio.run(ask_all(everything, cuts, at_once=200))
     kept = [i for i in everything if answers[i] is not None]
     assert 120 < len(kept) < 160
     wait_until(server, idle)
+    whole = [None] * len(prompts)
+    assert asyncio.run(ask_all(kept, whole, at_once=4)) == [answers[i] for i in kept]
     alone = kept[:: len(kept) // 12]
-    assert asyncio.run(ask_all(alone, [None] * len(prompts), at_once=False)) == [answers[i] for i in alone]
+    assert asyncio.run(ask_all(alone, whole, at_once=1)) == [answers[i] for i in alone]
 
 
 def test_a_request_id_in_use_answers_both(server: ServerThread) -> None:
