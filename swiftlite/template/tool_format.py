@@ -1,6 +1,7 @@
 """What every way to write tools has in common: where the text goes, and how calls are read back from a reply."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ Tools = list[dict[str, Any]]
 SPACE = ' \n\r\t'
 
 
-class ToolFormat:
+class ToolFormat(ABC):
     """Writes tools, calls and results into a prompt, and reads the calls of a reply.
 
     `tools` are OpenAI's ``{'type': 'function', 'function': {…}}``. The places that a format leaves empty are ''.
@@ -39,34 +40,34 @@ class ToolFormat:
         """The head of one of the user's turns, see `at`."""
         return ''
 
+    @abstractmethod
     def calls(self, calls: Sequence[Mapping[str, Any]], ids: Sequence[str] = (), after_text: bool = False) -> str:
         """The calls as the assistant makes them, with `ids`, behind what was said; `after_text`: if anything was.
 
         Without ids: as the model writes them. SwiftliteError for more calls than the format can write.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def results(self, contents: Sequence[str], ids: Sequence[str], user: tuple[str, str]) -> str:
         """The turns of neighbouring tool results; `ids`: those of the calls, `user`: the text around a user's turn."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, text: str, fresh: bool = True) -> int:
         """Where the first call of a reply starts, or may be starting, -1 if nowhere.
 
         `fresh`: nothing was said before `text`, so that it may be a call without a marker.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def sure(self, text: str, fresh: bool = True) -> int:
         """How many characters at the start of `text` belong to no call, whatever follows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def complete(self, text: str, start: int, final: bool = False) -> tuple[int, list[Call]] | None:
         """(end, calls) of the whole call at `start`, None while it is not whole, and for what is none.
 
         With `final` off an end marker is waited for; with it on, the text may end before.
         """
-        raise NotImplementedError
 
     def parse(self, text: str) -> tuple[str | None, list[Call]]:
         """Split a whole reply into what was said (None if nothing) and its calls, with arguments as JSON text.
