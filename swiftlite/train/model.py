@@ -1,19 +1,24 @@
 """The network to train: a native transformers class, with LoRA or whole."""
 
 import math
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from swiftlite.args.sft import SftArgs
+from swiftlite.checkpoint import native_checkpoint, raw_config
+from swiftlite.checkpoint.config import read_config
 from swiftlite.errors import SwiftliteError, UsageError, nearest
 from swiftlite.registry.families import Family
+from swiftlite.registry.resolve import get_family
 from swiftlite.train.loss import install_loss
+from swiftlite.train.ranks import say, world_size
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
+SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 LARGE = 1_000_000_000  # parameters from which activations are recomputed on a GPU
 
 
@@ -101,7 +106,7 @@ def add_lora(model: nn.Module, args: Any, targets: list[str], base: str) -> Any:
 
 def pass_overhead(model: nn.Module) -> float:
     """What a forward and backward pass costs beyond its tokens, in tokens: seconds to start it / seconds a token."""
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+    if world_size() > 1:
         return math.inf  # all processes must take the same number of passes
     flops = 4e14 if torch.cuda.is_available() else 1e11
     start = 0.04 if torch.cuda.is_available() else 0.01
@@ -118,3 +123,37 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def lora_targets(args: SftArgs, base: str) -> list[str]:
+    """The linear layers that get an adapter, none where all weights are trained."""
+    family = get_family((raw_config(base).get('architectures') or ['none'])[0])
+    return target_modules(family, args.lora_target_modules) if args.sft_type == 'lora' else []
+
+
+def make_model(
+    args: SftArgs,
+    base: str,
+    dtype: torch.dtype,
+    targets: list[str],
+    load: Callable[[str, torch.dtype], Any] = load_model,
+) -> tuple[Any, torch.dtype | None]:
+    """(model, dtype its weights are saved in; None for an adapter)."""
+    full = args.sft_type == 'full'
+    if raw_config(base).get('quantization_config'):
+        raise SwiftliteError(f'{base} is quantized: train the unquantized model')
+    model = load(native_checkpoint(base), torch.float32 if full else dtype)
+    if full:
+        save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
+    else:
+        model = add_lora(model, args, targets, base)
+        save_dtype = None
+    trained, total = parameter_counts(model)
+    what = 'all of them trained' if full else f'{trained:,} trained (LoRA, rank {args.lora_rank}, {" ".join(targets)})'
+    say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
+    if not full and any(spec.startswith('self-cognition') for spec in args.dataset) and 'up_proj' not in targets:
+        say('note: an identity is learnt better with --lora_target_modules ALL')
+    wanted = args.gradient_checkpointing
+    if wanted or (wanted is None and torch.cuda.is_available() and total >= LARGE):
+        recompute_activations(model)
+    return model, save_dtype

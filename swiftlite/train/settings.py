@@ -1,7 +1,6 @@
 """From the arguments of sft to numbers of steps and TrainingArguments."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from transformers import TrainingArguments
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError
+from swiftlite.train.ranks import world_size
 
 ROWS = 16  # of a step, where neither --batch_size nor --gradient_accumulation_steps is given
 PASS_TOKENS = 2048  # of a forward pass then, unless one row is longer
@@ -29,7 +29,7 @@ class Schedule:
 
 def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
     """`rows` of training data, the longest of `longest` tokens."""
-    world = int(os.environ.get('WORLD_SIZE', 1))
+    world = world_size()
     if args.batch_size is not None:
         batch, budget = args.batch_size, None
         accumulation = args.gradient_accumulation_steps or math.ceil(ROWS / batch / world)

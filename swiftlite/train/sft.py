@@ -1,8 +1,5 @@
 """`swiftlite sft`: from conversations to a LoRA or full checkpoint."""
 
-import json
-import os
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,48 +9,27 @@ import transformers
 from safetensors import SafetensorError
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.checkpoint import fingerprint, load_tokenizer, native_checkpoint, raw_config
-from swiftlite.checkpoint.config import read_config, read_json
-from swiftlite.checkpoint.tensors import iter_file
+from swiftlite.checkpoint import fingerprint, load_tokenizer
+from swiftlite.checkpoint.config import read_json
 from swiftlite.data.rows import Drops, Row
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
-from swiftlite.registry.resolve import ModelSource, complete, get_family
+from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
-from swiftlite.train import plots
-from swiftlite.train.callbacks import Events, RunLog, SavedArgs, progress_bar
-from swiftlite.train.collate import Collator
+from swiftlite.train.callbacks import progress_bar
 from swiftlite.train.encode import EncodedRows, EncodeReport, Limits, encode_rows
 from swiftlite.train.forked import usable_workers
-from swiftlite.train.model import (
-    LARGE,
-    add_lora,
-    load_model,
-    parameter_counts,
-    pass_overhead,
-    recompute_activations,
-    resolve_dtype,
-    target_modules,
-)
-from swiftlite.train.output import (
-    ARGS_FILE,
-    LOG_FILE,
-    STATE_FILE,
-    args_record,
-    check_output,
-    how_to_go_on,
-    next_commands,
-    run_folder,
-    write_args,
-)
-from swiftlite.train.settings import make_schedule, training_arguments
-from swiftlite.train.trainer import SftTrainer
+from swiftlite.train.model import lora_targets, make_model, resolve_dtype
+from swiftlite.train.output import STATE_FILE, args_record, check_output, how_to_go_on, write_args
+from swiftlite.train.ranks import is_main, say, shared_folder
+from swiftlite.train.resume import check_resume
+from swiftlite.train.settings import make_schedule
+from swiftlite.train.setup import add_callbacks, make_trainer
+from swiftlite.train.summary import finish
 
-LORA_FIELDS = ('lora_rank', 'lora_target_modules', 'lora_alpha', 'use_rslora')  # what a checkpoint's adapter fixes
 MANY = 10_000  # rows from which encoding shows a bar and takes several processes
-SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
 
 def run(args: SftArgs) -> dict[str, Any]:
@@ -98,16 +74,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     folder = shared_folder(args, source)
     if is_main():
         write_args(folder, record)
-    trainer = SftTrainer(
-        model=model,
-        args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
-        data_collator=Collator(pad_id(tokenizer), pass_overhead(model), schedule.budget),
-        train_dataset=train_data,
-        eval_dataset=eval_data,
-        tokenizer=tokenizer,
-        save_dtype=save_dtype,
-        group_by_length=args.group_by_length,
-    )
+    trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data)
     log = add_callbacks(trainer, args, folder, record)
     say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} rows, output in {folder}')
     try:
@@ -172,137 +139,3 @@ def absolute(spec: str) -> str:
     if mark and Path(source).is_file() and not Path(spec).is_file():
         return f'{Path(source).resolve()}#{number}'
     return str(Path(spec).resolve()) if Path(spec).is_file() else spec
-
-
-def check_resume(args: SftArgs, identity: str) -> str | None:
-    """The checkpoint to continue from; refused if it belongs to another model or another kind of training."""
-    folder = args.resume_from_checkpoint
-    if not folder:
-        return None
-    path = Path(folder)
-    if not (path / STATE_FILE).is_file():
-        raise UsageError(f"--resume_from_checkpoint '{folder}' is no checkpoint folder of swiftlite sft")
-    saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
-    if saved.get('base_fingerprint', identity) != identity:
-        raise UsageError(f"--resume_from_checkpoint '{folder}' was trained on another base model")
-    for name in ('sft_type', *(LORA_FIELDS if args.sft_type == 'lora' else ())):
-        if saved.get(name, getattr(args, name)) != getattr(args, name):
-            shown = ' '.join(saved[name]) if isinstance(saved[name], list) else saved[name]
-            raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with --{name} {shown}")
-    check_readable(path)
-    return str(path)
-
-
-def check_readable(checkpoint: Path) -> None:
-    """Raise SwiftliteError if a file that training goes on from is missing or cut off; reads no whole file."""
-    for name in ('optimizer.pt', 'scheduler.pt'):
-        if not (checkpoint / name).is_file():
-            raise SwiftliteError(f'{checkpoint} has no {name}: training goes on from a whole checkpoint only')
-    for file in sorted(checkpoint.iterdir()):
-        if file.suffix == '.safetensors':
-            next(iter_file(file), None)
-        elif file.suffix in ('.pt', '.pth') and not zipfile.is_zipfile(file):
-            raise SwiftliteError(f'{file} is damaged: go on from an earlier checkpoint')
-
-
-def lora_targets(args: SftArgs, base: str) -> list[str]:
-    """The linear layers that get an adapter, none where all weights are trained."""
-    family = get_family((raw_config(base).get('architectures') or ['none'])[0])
-    return target_modules(family, args.lora_target_modules) if args.sft_type == 'lora' else []
-
-
-def make_model(args: SftArgs, base: str, dtype: torch.dtype, targets: list[str]) -> tuple[Any, torch.dtype | None]:
-    """(model, dtype its weights are saved in; None for an adapter)."""
-    full = args.sft_type == 'full'
-    if raw_config(base).get('quantization_config'):
-        raise SwiftliteError(f'{base} is quantized: train the unquantized model')
-    model = load_model(native_checkpoint(base), torch.float32 if full else dtype)
-    if full:
-        save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
-    else:
-        model = add_lora(model, args, targets, base)
-        save_dtype = None
-    trained, total = parameter_counts(model)
-    what = 'all of them trained' if full else f'{trained:,} trained (LoRA, rank {args.lora_rank}, {" ".join(targets)})'
-    say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
-    if not full and any(spec.startswith('self-cognition') for spec in args.dataset) and 'up_proj' not in targets:
-        say('note: an identity is learnt better with --lora_target_modules ALL')
-    wanted = args.gradient_checkpointing
-    if wanted or (wanted is None and torch.cuda.is_available() and total >= LARGE):
-        recompute_activations(model)
-    return model, save_dtype
-
-
-def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path, record: dict[str, Any]) -> RunLog:
-    log = RunLog(folder, trainer)
-    trainer.pop_callback(transformers.PrinterCallback)
-    for callback in (log, SavedArgs(record)):
-        trainer.add_callback(callback)
-    if 'tensorboard' in (args.report_to or []) and is_main():
-        try:
-            trainer.add_callback(Events(folder))
-        except ImportError:
-            say("note: no TensorBoard files are written; pip install 'swiftlite[plots]' for them")
-    return log
-
-
-def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
-    """Write the summary and the pictures, print the next commands."""
-    state, tokens = trainer.state, trainer.all_tokens_seen()
-    last = folder / f'checkpoint-{state.global_step}'
-    best = state.best_model_checkpoint
-    best = best if best and Path(best).is_dir() else None
-    metrics: dict[str, Any] = next((entry for entry in reversed(state.log_history) if 'train_runtime' in entry), {})
-    summary = {
-        'train_loss': metrics.get('train_loss'),
-        'train_runtime': metrics.get('train_runtime'),
-        'tokens': tokens,
-        'global_step': state.global_step,
-        'best_metric': state.best_metric,
-        'best_model_checkpoint': best,
-        'last_model_checkpoint': str(last),
-    }
-    if not is_main():
-        return summary
-    with (folder / LOG_FILE).open('a', encoding='utf-8') as stream:
-        stream.write(json.dumps(summary) + '\n')
-    try:
-        plots.draw(folder / LOG_FILE, folder / 'images')
-        say(f'loss curve: {folder / "images" / "train_loss.png"}')
-    except ImportError:
-        say("note: no loss curve is drawn; pip install 'swiftlite[plots]' for it")
-    runtime = summary['train_runtime'] or 0
-    say(f'trained {tokens:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
-    say(f'last checkpoint: {last}')
-    if best and best != str(last):
-        say(f'best checkpoint: {best} (eval loss {state.best_metric:.4f})')
-    say('next:')
-    for command in next_commands(best or str(last), lora):
-        say(f'  {command}')
-    return summary
-
-
-def shared_folder(args: SftArgs, source: ModelSource) -> Path:
-    """The run's folder, the same in all processes."""
-    folder = [run_folder(args.output_dir, source.name, args.add_output_dir_suffix)] if is_main() else [None]
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        from accelerate import PartialState
-        from accelerate.utils import broadcast_object_list
-
-        PartialState(cpu=not torch.cuda.is_available())
-        broadcast_object_list(folder)
-    assert folder[0] is not None
-    return folder[0]
-
-
-def pad_id(tokenizer: Any) -> int:
-    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-
-def is_main() -> bool:
-    return int(os.environ.get('RANK', 0)) == 0
-
-
-def say(text: str) -> None:
-    if is_main():
-        print(text, flush=True)

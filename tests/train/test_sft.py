@@ -14,8 +14,8 @@ import swiftlite
 from swiftlite.checkpoint import fingerprint, read_adapter, read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.resolve import resolve_model
-from swiftlite.train import callbacks, plots
-from swiftlite.train import sft as module
+from swiftlite.train import callbacks, plots, setup
+from swiftlite.train.trainer import SftTrainer
 from tests.qwen_v1 import CONFIG, write_qwen_v1
 from tests.tiny import tiny_qwen2
 
@@ -165,7 +165,7 @@ def test_out_of_memory_is_advice(sft, monkeypatch):
     def train(self, **_):
         raise torch.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr(module.SftTrainer, 'train', train)
+    monkeypatch.setattr(SftTrainer, 'train', train)
     with pytest.raises(SwiftliteError, match=r'out of GPU memory at step 0: lower --batch_size \(now 4\)'):
         sft()
 
@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_sentence(sft, monkeypatch):
     def save(*_):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(module.SftTrainer, '_save', save)
+    monkeypatch.setattr(SftTrainer, '_save', save)
     with pytest.raises(SwiftliteError, match=r'cannot be written: .*No space left on device'):
         sft(max_steps=1)
 
@@ -257,7 +257,7 @@ def test_absent_extras_are_one_sentence(sft, monkeypatch, capsys):
         raise ImportError
 
     monkeypatch.setattr(plots, 'draw', absent)
-    monkeypatch.setattr(module, 'Events', absent)
+    monkeypatch.setattr(setup, 'Events', absent)
     sft(max_steps=1, report_to=['tensorboard'], draw=True)
     out = capsys.readouterr().out
     assert out.count("pip install 'swiftlite[plots]'") == 2

@@ -1,0 +1,37 @@
+"""The processes of a run: who speaks, and what all of them must agree on."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from swiftlite.args.sft import SftArgs
+from swiftlite.registry.resolve import ModelSource
+from swiftlite.train.output import run_folder
+
+
+def world_size() -> int:
+    """Processes of this run."""
+    return int(os.environ.get('WORLD_SIZE', 1))
+
+
+def is_main() -> bool:
+    return int(os.environ.get('RANK', 0)) == 0
+
+
+def say(text: str) -> None:
+    if is_main():
+        print(text, flush=True)
+
+
+def shared_folder(args: SftArgs, source: ModelSource) -> Path:
+    """The run's folder, the same in all processes."""
+    folder = [run_folder(args.output_dir, source.name, args.add_output_dir_suffix)] if is_main() else [None]
+    if world_size() > 1:
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        PartialState(cpu=not torch.cuda.is_available())
+        broadcast_object_list(folder)
+    assert folder[0] is not None
+    return folder[0]
