@@ -61,7 +61,9 @@ def tiny_adapter(folder: Path, base: Path, seed: int = 0, rank: int = 4, targets
     )
     g = torch.Generator().manual_seed(seed + 1)
     for name, p in model.named_parameters():
-        if 'lora_' in name:
+        if 'lora_magnitude' in name or 'modules_to_save' in name:
+            p.data = p.data * (torch.rand(p.shape, generator=g) + 0.5)
+        elif 'lora_' in name:
             p.data = torch.randn(p.shape, generator=g) * (0.7 * p.shape[-1] ** -0.5)
     model.save_pretrained(folder)
     return folder

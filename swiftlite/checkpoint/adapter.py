@@ -1,6 +1,7 @@
 """PEFT LoRA adapters (adapter_config.json + adapter_model.safetensors) under native module names."""
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError
 
 _PREFIX = 'base_model.model.'
+_PART = re.compile(  # the module, and which of its parts
+    r'(?:base_model\.model\.)?(.+)\.(?:(lora_[AB])(?:\.default)?\.weight|'
+    r'(lora_magnitude_vector)(?:\.default)?(?:\.weight)?)'
+)
 # Options that change what an adapter computes; any other value than these is refused.
 _SUPPORTED: dict[str, tuple] = {
-    'use_dora': (False, None),
     'bias': ('none', None),
-    'modules_to_save': (None, []),
     'fan_in_fan_out': (False, None),
     'lora_bias': (False, None),
     'layer_replication': (None, []),
@@ -31,27 +34,41 @@ _SUPPORTED: dict[str, tuple] = {
     'velora_config': (None, {}),
     'monteclora_config': (None, {}),
 }
+# Options of adapters that are merged exactly, but not served beside the base.
+_MERGED_ONLY: dict[str, tuple] = {'use_dora': (False, None), 'modules_to_save': (None, [])}
 # Initialisations that leave the base as it is; the others (PiSSA, OLoRA, LoftQ, ...) train on an altered base.
 _PLAIN_INIT = (True, False, None, 'true', 'false', 'gaussian', 'eva', 'orthogonal')
 
 
 @dataclass
 class LoRAWeights:
-    """delta W = scaling * b @ a; a [r, in], b [out, r]."""
+    """delta W = scaling * b @ a; a [r, in], b [out, r].
+
+    With a `magnitude` [out] (DoRA, arXiv 2402.09353) the rows of W + delta W are scaled to these lengths.
+    """
 
     a: torch.Tensor
     b: torch.Tensor
     scaling: float
+    magnitude: torch.Tensor | None = None
 
     @property
     def rank(self) -> int:
         return self.a.shape[0]
+
+    def merged(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight` [out, in] with the adapter in it, in fp32."""
+        merged = weight.float() + self.scaling * (self.b.float() @ self.a.float())
+        if self.magnitude is None:
+            return merged
+        return merged * (self.magnitude.float() / merged.norm(dim=1))[:, None]
 
 
 @dataclass
 class Adapter:
     config: dict  # adapter_config.json as it stands
     modules: dict[str, LoRAWeights] = field(default_factory=dict)  # by native path 'model.layers.0.self_attn.q_proj'
+    replaced: dict[str, torch.Tensor] = field(default_factory=dict)  # whole tensors (modules_to_save) by native name
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -66,20 +83,21 @@ class Adapter:
         return max((weights.rank for weights in self.modules.values()), default=0)
 
 
-def read_adapter(path: str | Path, config: dict | None = None) -> Adapter:
+def read_adapter(path: str | Path, config: dict | None = None, *, merging: bool = False) -> Adapter:
     """The LoRA adapter in a folder, in its own dtype, on the CPU.
 
     Adapters trained on fused upstream modules (Qwen v1 `c_attn`) come out as one pair a native module: the same A,
-    the module's rows of B. `config` is the base's native config: with it every shape is checked.
+    the module's rows of B. `config` is the base's native config: with it every shape is checked. `merging` also reads
+    what is merged only: DoRA magnitudes and whole tensors.
 
     Raises:
         SwiftliteError: files are missing or damaged, an option is not supported, or a tensor has a wrong name, a
             wrong shape or values that are not finite; the sentence names it.
     """
     folder = Path(path)
-    settings = adapter_config(folder)
-    pairs = _pairs(folder)
-    adapter = Adapter(settings)
+    settings = adapter_config(folder, merging=merging)
+    pairs, replaced = _pairs(folder, bool(settings.get('modules_to_save')))
+    adapter = Adapter(settings, replaced=replaced)
     for module, pair in pairs.items():
         rank, scaling = rank_and_scaling(settings, module)
         a, b = _checked(folder, module, pair, rank)
@@ -88,14 +106,15 @@ def read_adapter(path: str | Path, config: dict | None = None) -> Adapter:
             raise SwiftliteError(
                 f'{folder}: lora_B of {module} has {b.shape[0]} rows, which do not divide by {len(targets)}'
             )
-        for target, rows in zip(targets, b.chunk(len(targets)), strict=True):
-            adapter.modules[target] = LoRAWeights(a, rows, scaling)
+        magnitudes = _magnitude(folder, settings, module, pair, len(b)).chunk(len(targets))
+        for target, rows, magnitude in zip(targets, b.chunk(len(targets)), magnitudes, strict=True):
+            adapter.modules[target] = LoRAWeights(a, rows, scaling, magnitude if settings.get('use_dora') else None)
     if config is not None:
         check_shapes(adapter, config, folder)
     return adapter
 
 
-def adapter_config(path: str | Path) -> dict:
+def adapter_config(path: str | Path, *, merging: bool = False) -> dict:
     """adapter_config.json of a folder, refused if it asks for what swiftlite does not compute."""
     folder = Path(path)
     if not folder.is_dir():
@@ -110,6 +129,12 @@ def adapter_config(path: str | Path) -> dict:
         if option in settings and settings[option] not in valid:
             raise SwiftliteError(
                 f'{folder} uses {option}={settings[option]!r}, which is not supported; merge it with peft first'
+            )
+    for option, valid in () if merging else _MERGED_ONLY.items():
+        if option in settings and settings[option] not in valid:
+            raise SwiftliteError(
+                f'{folder} uses {option}={settings[option]!r}, which is not served beside the base: '
+                f'merge it with swiftlite export --ckpt_dir {shlex.quote(str(folder))} --merge_lora true'
             )
     init = settings.get('init_lora_weights', True)
     if (init.lower() if isinstance(init, str) else init) not in _PLAIN_INIT:
@@ -159,7 +184,8 @@ def native_modules(module: str) -> tuple[str, ...]:
     return (module,)
 
 
-def _pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+def _pairs(folder: Path, saved: bool) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """The parts of each adapted module, and the whole tensors where `saved` allows them."""
     file = next(
         (folder / n for n in ('adapter_model.safetensors', 'adapter_model.bin') if (folder / n).is_file()), None
     )
@@ -168,14 +194,34 @@ def _pairs(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
             f'{folder} has no adapter weights: neither adapter_model.safetensors nor adapter_model.bin'
         )
     pairs: dict[str, dict[str, torch.Tensor]] = {}
+    replaced: dict[str, torch.Tensor] = {}
     for name, tensor in iter_file(file):
-        match = re.fullmatch(r'(?:base_model\.model\.)?(.+)\.(lora_[AB])(?:\.default)?\.weight', name)
-        if match is None:
+        if (match := _PART.fullmatch(name)) is not None:
+            pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3)] = tensor
+        elif saved and 'lora_' not in name:
+            if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+                raise SwiftliteError(f'{folder}: {name} holds values that are not finite numbers')
+            replaced[name.removeprefix(_PREFIX)] = tensor
+        else:
             raise SwiftliteError(f'{file} holds {name}, which is no LoRA weight of a linear layer')
-        pairs.setdefault(match.group(1), {})[match.group(2)] = tensor
     if not pairs:
         raise SwiftliteError(f'{file} holds no LoRA weights')
-    return pairs
+    return pairs, replaced
+
+
+def _magnitude(folder: Path, settings: dict, module: str, pair: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
+    """DoRA's magnitudes [rows]; ones for a LoRA."""
+    found = pair.get('lora_magnitude_vector')
+    if found is None and not settings.get('use_dora'):
+        return torch.ones(rows)
+    if found is None or not settings.get('use_dora'):
+        raise SwiftliteError(
+            f'{folder}: use_dora is {settings.get("use_dora", False)}, but {module} has '
+            f'{"no" if found is None else "a"} lora_magnitude_vector'
+        )
+    if found.numel() != rows or not found.is_floating_point() or not torch.isfinite(found).all():
+        raise SwiftliteError(f'{folder}: lora_magnitude_vector of {module} is not {rows} finite numbers')
+    return found.reshape(rows)
 
 
 def _checked(folder: Path, module: str, pair: dict[str, torch.Tensor], rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,7 +277,7 @@ def write_adapter(path: str | Path, adapter: Adapter, mapping: Mapping | None = 
     """Write a PEFT adapter folder that peft loads.
 
     With a mapping the modules get their upstream names; parts of one fused module become one pair of the summed rank
-    (A stacked, B block-diagonal, missing parts zero), which computes the same.
+    (A stacked, B block-diagonal, missing parts zero), which computes the same; DoRA has no such form.
 
     Args:
         adapter: modules by native path; `config` supplies the other PEFT options.
@@ -244,12 +290,16 @@ def write_adapter(path: str | Path, adapter: Adapter, mapping: Mapping | None = 
     alphas = {name: weights.rank * weights.scaling for name, weights in modules.items()}
     settings['r'], settings['rank_pattern'] = _defaults(ranks)
     settings['lora_alpha'], settings['alpha_pattern'] = _defaults(alphas)
+    settings['use_dora'] = any(weights.magnitude is not None for weights in modules.values())
     if mapping is not None or not settings.get('target_modules'):
         settings['target_modules'] = sorted(modules)
     tensors = {}
     for name, weights in modules.items():
         tensors[f'{_PREFIX}{name}.lora_A.weight'] = weights.a.contiguous().clone()
         tensors[f'{_PREFIX}{name}.lora_B.weight'] = weights.b.contiguous().clone()
+        if weights.magnitude is not None:
+            tensors[f'{_PREFIX}{name}.lora_magnitude_vector'] = weights.magnitude.contiguous().clone()
+    tensors |= {f'{_PREFIX}{name}': tensor for name, tensor in adapter.replaced.items()}
     save_tensors(tensors, folder / 'adapter_model.safetensors')
     write_json(folder / 'adapter_config.json', settings)
 
@@ -275,6 +325,10 @@ def _fused(modules: dict[str, LoRAWeights], mapping: Mapping) -> dict[str, LoRAW
         if chunks[source] == 1:
             fused[source] = parts[0]
             continue
+        if any(part.magnitude is not None for part in parts.values()):
+            raise SwiftliteError(
+                f'{source} is one layer in a {mapping.architecture} checkpoint: merge the DoRA instead'
+            )
         rows = next(iter(parts.values())).b.shape[0]
         b = torch.zeros(rows * chunks[source], sum(part.rank for part in parts.values()))
         column = 0

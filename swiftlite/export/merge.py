@@ -12,7 +12,7 @@ import torch
 
 from swiftlite.args.export import ExportArgs
 from swiftlite.checkpoint import fingerprint, iter_tensors, load_tokenizer, raw_config, read_adapter, read_config
-from swiftlite.checkpoint.adapter import Adapter, LoRAWeights
+from swiftlite.checkpoint.adapter import Adapter
 from swiftlite.checkpoint.mappings import mapping_of
 from swiftlite.checkpoint.native import write_config, write_json, write_shards
 from swiftlite.errors import SwiftliteError, UsageError
@@ -23,12 +23,14 @@ from swiftlite.template import detect, get_template
 from swiftlite.template.writer import chat_template
 
 ARGS_FILE = 'sft_args.json'
+TIED = ('model.embed_tokens.weight', 'lm_head.weight')
 
 
 class Merge:
     """The merged tensors of a base, streamed; counts what the adapter changed.
 
-    W + scaling * B @ A is computed in fp32 and cast once to W's dtype.
+    W + scaling * B @ A, its rows scaled for DoRA, is computed in fp32 and cast once to W's dtype. Tensors that were
+    trained whole (modules_to_save) take the place of the base's.
     """
 
     def __init__(self, base: str, adapter: Adapter):
@@ -42,18 +44,38 @@ class Merge:
         Raises:
             SwiftliteError: an adapted module is not among the weights, or a sum is too large for the dtype.
         """
-        pending = dict(self.adapter.modules)
+        pending, whole = dict(self.adapter.modules), self._whole()
         for name, tensor in iter_tensors(self.base):
             weights = pending.pop(name.removesuffix('.weight'), None) if name.endswith('.weight') else None
-            yield name, tensor if weights is None else self._merged(name, tensor, weights)
-        if pending:
-            raise SwiftliteError(
-                f'the adapter changes {next(iter(pending))}, which is not among the weights of {self.base}'
-            )
+            if weights is not None:
+                tensor = self._cast(name, weights.merged(tensor), tensor)
+            elif name in whole:
+                tensor = self._cast(name, whole.pop(name), tensor)
+            yield name, tensor
+        if missing := [*pending, *whole]:
+            raise SwiftliteError(f'the adapter changes {missing[0]}, which is not among the weights of {self.base}')
 
-    def _merged(self, name: str, tensor: torch.Tensor, weights: LoRAWeights) -> torch.Tensor:
-        delta = weights.scaling * (weights.b.float() @ weights.a.float())
-        merged = (tensor.float() + delta).to(tensor.dtype)
+    def _whole(self) -> dict[str, torch.Tensor]:
+        """The tensors that replace the base's; where its embeddings are tied, one counts for both."""
+        whole = dict(self.adapter.replaced)
+        found = [name for name in TIED if name in whole]
+        if not read_config(self.base)['tie_word_embeddings'] or not found:
+            return whole
+        if not self.adapter.config.get('ensure_weight_tying'):
+            raise SwiftliteError(
+                f'the adapter changes {found[0]} alone, but embeddings and output layer of {self.base} are one tensor'
+            )
+        there = {name for name, _ in iter_tensors(self.base) if name in TIED}
+        tensor = whole[found[0]]
+        return {name: each for name, each in whole.items() if name not in TIED} | dict.fromkeys(there, tensor)
+
+    def _cast(self, name: str, merged: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+        """`merged` in the dtype of the base's `tensor`."""
+        if merged.shape != tensor.shape:
+            raise SwiftliteError(
+                f'the adapter has {name} as {list(merged.shape)}, but the base model has {list(tensor.shape)}'
+            )
+        merged = merged.to(tensor.dtype)
         if not torch.isfinite(merged).all():
             raise SwiftliteError(f'{name} with the adapter is too large for {str(tensor.dtype).removeprefix("torch.")}')
         (self.unchanged if torch.equal(merged, tensor) else self.changed).append(name)
@@ -76,7 +98,7 @@ def run(args: ExportArgs) -> str:
     target = Path(args.output_dir or f'{str(args.ckpt_dir).rstrip("/")}-merged')
     check_target(target, args.overwrite, [base, lora])
     check_base(lora, source.ckpt_args.get('base_fingerprint'), base)
-    adapter = read_adapter(lora, read_config(base))
+    adapter = read_adapter(lora, read_config(base), merging=True)
     with replaced(target) as folder:
         merge = Merge(base, adapter)
         write_shards(merge.tensors(), folder)
@@ -85,7 +107,8 @@ def run(args: ExportArgs) -> str:
         write_companions(args, source, base, folder)
         if args.verify:
             print(verify(base, adapter, str(folder)), flush=True)
-    print(f'merged {len(merge.changed)} of {len(adapter.modules)} adapted weights into {target}', flush=True)
+    adapted = len(merge.changed) + len(merge.unchanged)
+    print(f'merged {len(merge.changed)} of {adapted} adapted weights into {target}', flush=True)
     if merge.unchanged:
         print(f'note: {len(merge.unchanged)} too small to change a weight, e.g. {merge.unchanged[0]}', flush=True)
     shown = shlex.quote(str(target))

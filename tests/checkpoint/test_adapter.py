@@ -99,6 +99,28 @@ def test_options_that_change_the_result_are_refused(folder, option, value):
         read_adapter(folder)
 
 
+def test_what_is_merged_only(base, tmp_path):
+    """DoRA and whole tensors are read for a merge; to be served they are refused with the command to type."""
+    folder = tiny_adapter(tmp_path / 'a', base, use_dora=True)
+    with pytest.raises(
+        SwiftliteError, match=r'use_dora=True, which is not served .* export --ckpt_dir .*/a --merge_lo'
+    ):
+        read_adapter(folder)
+    adapter = read_adapter(folder, read_config(base), merging=True)
+    write_adapter(tmp_path / 'b', adapter)
+    again, wanted = (
+        load_file(tmp_path / 'b' / 'adapter_model.safetensors'),
+        load_file(f'{folder}/adapter_model.safetensors'),
+    )
+    assert_equal(again, wanted)
+    change(folder, lambda t: t.update({f'{Q0}.lora_magnitude_vector': torch.zeros(4)}))
+    with pytest.raises(SwiftliteError, match=r'lora_magnitude_vector of model.layers.0.self_attn.q_proj is not 64'):
+        read_adapter(folder, merging=True)
+    change(folder, lambda t: t.pop(f'{Q0}.lora_magnitude_vector'))
+    with pytest.raises(SwiftliteError, match=r'use_dora is True, but model.layers.0.self_attn.q_proj has no lora_mag'):
+        read_adapter(folder, merging=True)
+
+
 def test_unknown_and_harmless_options_are_ignored(folder):
     file = folder / 'adapter_config.json'
     more = {'brand_new': 1, 'lora_dropout': 0.5, 'init_lora_weights': 'gaussian', 'loftq_config': {}, 'use_dora': None}
@@ -121,7 +143,8 @@ def change(folder, edit):
         (lambda t: t.update({f'{Q0}.lora_A.weight': torch.zeros(3, 64)}), 'not rank 4'),
         (lambda t: t.update({f'{Q0}.lora_A.weight': torch.zeros(4)}), 'no matrix'),
         (lambda t: t.update({f'{Q0}.lora_A.weight': torch.zeros(4, 63)}), 'as 64 x 63, but the base model has 64 x 64'),
-        (lambda t: t.update({f'{Q0}.lora_magnitude_vector': torch.zeros(4)}), 'is no LoRA weight'),
+        (lambda t: t.update({f'{Q0}.lora_magnitude_vector': torch.zeros(4)}), 'has a lora_magnitude_vector'),
+        (lambda t: t.update({'base_model.model.lm_head.weight': torch.zeros(4)}), 'is no LoRA weight'),
         (lambda t: t.clear(), 'holds no LoRA weights'),
         (
             lambda t: t.update({k.replace('layers.0.self_attn.q_proj', 'layers.9.self_attn.q_proj'): v.clone()

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swiftlite.checkpoint import native, native_checkpoint, read_adapter, read_config
+from swiftlite.checkpoint import LoRAWeights, native, native_checkpoint, read_adapter, read_config
 from swiftlite.checkpoint.native import write_shards
 from swiftlite.errors import SwiftliteError, UsageError
 from tests.qwen_v1 import CONFIG, write_qwen_v1
@@ -33,6 +33,35 @@ def test_merged_logits_equal_the_adapters(base, adapter, merge):
     merged = logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
     assert (merged - tuned).abs().max() < 1e-5 * tuned.abs().max()
     assert (tuned - before).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'use_dora': True},
+        {'use_dora': True, 'use_rslora': True, 'rank_pattern': {'q_proj': 2}},
+        {'modules_to_save': ['norm']},
+        {'modules_to_save': ['embed_tokens'], 'ensure_weight_tying': True},
+    ],
+    ids=['dora', 'dora-rslora', 'norms', 'tied embeddings'],
+)
+def test_more_than_a_lora_is_merged_exactly(base, tmp_path, merge, options, capsys):
+    adapter = tiny_adapter(tmp_path / 'checkpoint-1', base, **options)
+    folder = merge(adapter, model_id_or_path=str(base), template_type='tiny-chat', verify=True)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tuned = logits(PeftModel.from_pretrained(plain, adapter))
+    merged = logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    assert (merged - tuned).abs().max() < 1e-5 * tuned.abs().max()
+    assert 'same next token at 100.0%' in capsys.readouterr().out
+
+
+def test_half_of_what_is_tied_cannot_be_merged(base, tmp_path, merge):
+    adapter = tiny_adapter(tmp_path / 'checkpoint-1', base, modules_to_save=['embed_tokens'], ensure_weight_tying=True)
+    file = adapter / 'adapter_config.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), 'ensure_weight_tying': False}))
+    with pytest.raises(SwiftliteError, match=r'embed_tokens.weight alone, but embeddings and output layer of'):
+        merge(adapter, model_id_or_path=str(base), template_type='tiny-chat')
+    assert not (tmp_path / 'checkpoint-1-merged').exists()
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -160,10 +189,7 @@ def test_verify_prints_the_gap(adapter, merge, capsys):
 
 
 def test_verify_fails_a_wrong_merge(adapter, merge, monkeypatch, tmp_path):
-    from swiftlite.export.merge import Merge
-
-    plain = Merge._merged
-    monkeypatch.setattr(Merge, '_merged', lambda self, name, t, w: plain(self, name, t, type(w)(w.a, -w.b, w.scaling)))
+    monkeypatch.setattr(LoRAWeights, 'merged', lambda self, weight: weight.float() - self.scaling * self.b @ self.a)
     with pytest.raises(SwiftliteError, match='the merged model is wrong'):
         merge(adapter, verify=True)
     assert not (tmp_path / 'checkpoint-5-merged').exists()
