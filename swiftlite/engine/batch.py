@@ -51,8 +51,8 @@ class BatchState:
         self.seeds = torch.zeros(num_slots, dtype=torch.int64, device=device)
         self.params: list[SamplingParams] = [SamplingParams() for _ in range(num_slots)]
         self.processed_starts = 0  # sequences with processors that have taken a slot
-        # which slots need what of the sampler: a draw, penalties, processors, top_k, top_p, min_p, logprobs
-        self.features = np.zeros((num_slots, 7), dtype=bool)
+        # which slots need what of the sampler: a draw, penalties, processors, a filter, logprobs
+        self.features = np.zeros((num_slots, 5), dtype=bool)
         self.prompt_lens = np.zeros(num_slots, dtype=np.int32)
         self.first_end = np.zeros(num_slots, dtype=np.int32)  # length from which on a sequence may end (min_tokens)
         self.stop_ids: list[tuple[int, ...]] = [()] * num_slots
@@ -109,9 +109,8 @@ class BatchState:
             processed = has_processors(p)
             self.processed_starts += processed
             self.params[start.slot] = p
-            self.features[start.slot] = (
-                not p.greedy, p.has_penalties, processed, p.top_k > 0, p.top_p < 1, p.min_p > 0, p.logprobs is not None,
-            )  # fmt: skip
+            filtered = p.top_k > 0 or p.top_p < 1 or p.min_p > 0
+            self.features[start.slot] = not p.greedy, p.has_penalties, processed, filtered, p.logprobs is not None
             self.stop_ids[start.slot], self.adapters[start.slot] = start.stop_ids, start.adapter
         if plan.blocks:
             cell_slots, columns, ids = new_cells.view(3, -1)

@@ -29,7 +29,7 @@ class Sampler:
         """logits [R, V] → tokens [R] int64 (rows that are not sampled: anything), logprobs of the sampled rows."""
         state = self.state
         features = state.features[plan.slots]
-        draw, penalized, processed, top_k, top_p, min_p, _ = features.any(axis=0).tolist()
+        draw, penalized, processed, filtered, _ = features.any(axis=0).tolist()
         early = plan.starts + plan.counts < state.first_end[plan.slots]
         raw = logits if plan.num_logprobs >= 0 else None
         if penalized or processed or early.any() or plan.masks is not None:
@@ -47,18 +47,19 @@ class Sampler:
         else:
             slots = rows.slots.long()
             shares = state.shares[slots]
+            # all filters or none: so no mix of requests compiles a kernel of its own
             tokens = sample(
                 logits,
                 shares[:, 0].contiguous(),
-                state.top_k[slots] if top_k else None,
-                shares[:, 1].contiguous() if top_p else None,
-                shares[:, 2].contiguous() if min_p else None,
+                state.top_k[slots] if filtered else None,
+                shares[:, 1].contiguous() if filtered else None,
+                shares[:, 2].contiguous() if filtered else None,
                 state.seeds[slots],
                 step.lengths,
             )
         if raw is None:
             return tokens, None
-        asked = np.flatnonzero(plan.sample & features[:, 6])
+        asked = np.flatnonzero(plan.sample & features[:, 4])
         picked = torch.from_numpy(asked).to(logits.device)
         return tokens, device_logprobs(raw[picked], tokens[picked], plan.num_logprobs)
 

@@ -17,13 +17,14 @@ def warm_up(config: DecoderConfig, dtype: torch.dtype, device: str, long_prompts
     Needs nothing of the model, so it may run in a thread beside loading; it must end before a capture begins.
     """
     rows = 2
-    logits = torch.randn(rows, config.vocab_size, dtype=dtype, device=device)
+    raw = torch.randn(rows, config.vocab_size, dtype=dtype, device=device)
     one = torch.ones(rows, device=device)
     five = torch.full((rows,), 5, dtype=torch.int32, device=device)
     seeds, positions = torch.zeros(2, rows, dtype=torch.int64, device=device).unbind(0)
-    sample(logits, None, None, None, None, None, None)
-    for top_k, top_p, min_p in ((None, None, None), (None, one * 0.9, None), (five, one * 0.9, None)):
-        sample(logits, one, top_k, top_p, min_p, seeds, positions)
+    for logits in (raw, raw.float()):  # those that penalties, biases and masks change are fp32
+        sample(logits, None, None, None, None, None, None)
+        sample(logits, one, None, None, None, seeds, positions)
+        sample(logits, one, five, one, one, seeds, positions)
     if long_prompts:
         heads = config.num_heads + 2 * config.num_kv_heads
         qkv = torch.zeros(ROUNDED, heads, config.head_dim, dtype=dtype, device=device)

@@ -14,7 +14,7 @@ __all__ = ['apply_repetition_penalties', 'philox_uniform', 'sample']
 def philox_uniform(seeds: torch.Tensor, positions: torch.Tensor, vocab: int) -> torch.Tensor:
     """Uniform fp32 numbers [R, vocab] in (0, 1), the same bits on every device.
 
-    seeds, positions int64 [R]. Philox4x32-10 (Salmon et al. 2011) with key = seed and counter (id // 4, low and high
+    seeds, positions int64 [R]. Philox4x32-7 (Salmon et al. 2011) with key = seed and counter (id // 4, low and high
     word of the position, 0); token id takes output word id % 4, and u = word * 2^-32 + 2^-33 rounded to fp32, at most
     1 - 2^-24.
     """

@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.sampling.reference import GREEDY_BELOW
+from swiftlite_kernels.sampling.reference import GREEDY_BELOW, ROUNDS
 from swiftlite_kernels.triton import INTERPRETED, LOG2E, begin, divide, early_launch, fast_log2, next_power_of_2
 
 CHUNK, GREEDY_CHUNK = 1024, 2048  # ids of a scan program
@@ -27,9 +27,11 @@ MAX_K = 256
 ROOM = 1024  # candidates that fit in registers
 STEP = 8192  # ids of a loop step over a whole row
 CHECK_STEP = 2048  # ids of a loop step of check_kernel
-PARTS = 16  # programs of a row in check_kernel
+PARTS = 16  # most programs of a row in check_kernel
+CHECK_PROGRAMS = 1024  # of check_kernel, where rows allow: each looks through the chunks' winners first
 SCAN_WARPS, CHECK_WARPS, PICK_WARPS = 1, 4, 8
 COLD = tl.constexpr(GREEDY_BELOW)
+PHILOX_ROUNDS = tl.constexpr(ROUNDS)
 TO_BASE_2 = tl.constexpr(LOG2E)
 
 
@@ -49,7 +51,7 @@ def philox(counter, position, seed):
     c2 = zero + ((position >> 32) & 0xFFFFFFFF).to(tl.uint32)
     c3 = zero
     k0, k1 = (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    for _ in tl.static_range(10):
+    for _ in tl.static_range(PHILOX_ROUNDS):
         low_a, high_a = wide_product(c0, 0xD2511F53)
         low_b, high_b = wide_product(c2, 0xCD9E8D57)
         c0, c1 = high_b ^ c1 ^ k0, low_b
@@ -186,13 +188,14 @@ def scan_kernel(
         tl.store(winner_logits + cell, tl.max(tl.where(ids == token, x, float('-inf'))))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['parts'])
 def check_kernel(
     logits, row_stride, vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits, above, chunks,
+    parts,
     CHUNKS: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr, TOP_K: tl.constexpr, MIN_P: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Program (row, part), for rows with top_p alone: mass above the winner and the next one, of one step in PARTS."""
+    """Program (row, part), for rows with top_p alone: mass above the winner and the next one, of one step in `parts`."""
     begin(EARLY)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     heat = tl.load(temperature + row)
@@ -214,7 +217,7 @@ def check_kernel(
         second = level_of(winner_from(first + 1, score, ids, won, vocab), ids, won)
         inverse = divide(1.0, heat) * TO_BASE_2
         mass, rest = tl.zeros([STEP], tl.float32), tl.zeros([STEP], tl.float32)
-        for start in range(part * STEP, vocab, PARTS * STEP):
+        for start in range(part * STEP, vocab, parts * STEP):
             at = start + tl.arange(0, STEP)
             x = tl.load(logits + row * row_stride + at, at < vocab, other=float('-inf')).to(tl.float32)
             weight = tl.where(at < vocab, tl.exp2((x - top) * inverse), 0.0)
@@ -335,10 +338,10 @@ def pick_from_row(
     return token
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['parts'])
 def pick_kernel(
     out, logits, row_stride, vocab, temperature, top_k, top_p, min_p, seeds, positions,
-    tops, masses, scores, winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
+    tops, masses, scores, winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups, parts,
     CHUNK: tl.constexpr, CHUNKS: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, ROOM: tl.constexpr,
     STEP: tl.constexpr, PARTS: tl.constexpr, MAX_K: tl.constexpr, FILTER: tl.constexpr, TOP_K: tl.constexpr,
     TOP_P: tl.constexpr, MIN_P: tl.constexpr, EARLY: tl.constexpr,
@@ -406,8 +409,8 @@ def pick_kernel(
                         share = tl.where(here, tl.exp2((chunk_top - top) * inverse), 0.0)
                         wanted = p * tl.sum(tl.load(masses + cell, here, other=0.0) * share)
                         part = tl.arange(0, PARTS)
-                        mass = tl.sum(tl.load(above + (row * 2) * PARTS + part))
-                        rest = tl.sum(tl.load(above + (row * 2 + 1) * PARTS + part))
+                        mass = tl.sum(tl.load(above + (row * 2) * PARTS + part, part < parts, other=0.0))
+                        rest = tl.sum(tl.load(above + (row * 2 + 1) * PARTS + part, part < parts, other=0.0))
                         first = level_of(token, ids, won)
                         second = level_of(winner_from(first + 1, score, ids, won, vocab), ids, won)
                         if (mass < wanted) | (first >= sure):
@@ -491,16 +494,17 @@ def sample(
         group_tops, chunks, groups, CHUNK=chunk, GROUP=GROUP, DRAW=draw, FILTER=filtered, **early_launch(logits),
         num_warps=SCAN_WARPS if draw else 4,
     )
+    part_count = max(1, min(PARTS, CHECK_PROGRAMS // rows))
     if filtered and top_p is not None:
         above = torch.empty(rows, 2, PARTS, dtype=torch.float32, device=device)
-        check_kernel[(rows, PARTS)](
+        check_kernel[(rows, part_count)](
             logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits,
-            above, chunks, CHUNKS=next_power_of_2(chunks), STEP=CHECK_STEP, PARTS=PARTS, TOP_K=top_k is not None,
+            above, chunks, part_count, CHUNKS=next_power_of_2(chunks), STEP=CHECK_STEP, PARTS=PARTS, TOP_K=top_k is not None,
             MIN_P=min_p is not None, **early_launch(logits), num_warps=CHECK_WARPS,
         )
     pick_kernel[(rows,)](
         out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
-        winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups,
+        winners, winner_logits, group_tops, above, lists, values, tokens, chunks, groups, part_count,
         CHUNK=chunk, CHUNKS=next_power_of_2(chunks), GROUP=GROUP, GROUPS=group_room, ROOM=ROOM, STEP=STEP, PARTS=PARTS,
         MAX_K=MAX_K, FILTER=filtered, TOP_K=top_k is not None, TOP_P=top_p is not None, MIN_P=min_p is not None,
         **early_launch(logits), num_warps=PICK_WARPS if filtered else 2,
