@@ -61,13 +61,14 @@ LLAMA_FACTORY = table(
     refused('use --val_dataset', 'eval_dataset'),
     refused('a message that says "loss": false is not learnt, every other assistant turn is', 'train_on_prompt'),
     refused('a message that says "loss": false is not learnt, every other assistant turn is', 'mask_history'),
-    refused(LATER, 'neat_packing loraplus_lr_ratio pissa_init additional_target freeze_trainable_layers=2'),
+    refused(LATER, 'loraplus_lr_ratio pissa_init additional_target freeze_trainable_layers=2'),
 )
 
 SFT = table(
     ANY,
     LLAMA_FACTORY,
     needless('all rows are encoded before the training starts', 'lazy_tokenize'),
+    needless('a million rows are packed within a second', 'packing_cache packing_num_proc'),
     needless(
         BY_ITSELF,
         """preprocess_num_proc dataset_num_proc dataloader_num_workers dataloader_pin_memory
@@ -114,8 +115,7 @@ SFT = table(
     ),
     refused(
         LATER,
-        """neftune_noise_alpha neftune_alpha neftune_backend packing padding_free packing_cache packing_length
-        use_liger use_liger_kernel resume_only_model metric_warmup_step early_stop early_stop_interval loss_name
+        """neftune_noise_alpha neftune_alpha neftune_backend use_liger use_liger_kernel resume_only_model metric_warmup_step early_stop early_stop_interval loss_name
         loss_type ref_model_type full_determinism ignore_data_skip auto_find_batch_size test_oom_error
         acc_steps=1 gpu_memory_fraction sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr
         create_checkpoint_symlink response_prefix cached_dataset""",

@@ -55,6 +55,17 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         False, 'batches of rows of similar length: less padding, in exchange for less random batches', group='data'
     )
 
+    packing: bool = arg(
+        False,
+        'put short rows side by side in packs; no row sees another, and --batch_size counts packs',
+        group='data',
+        aliases=('neat_packing',),
+    )
+    packing_length: int | None = arg(None, 'tokens of a pack', group='data', low=1, shown='--max_length')
+    padding_free: bool = arg(
+        True, 'rows of a batch stand end to end and see only themselves; false: padded to one length', group='data'
+    )
+
     output_dir: str = arg('output', 'folder for the results', group='training')
     add_output_dir_suffix: bool = arg(
         True,
@@ -125,3 +136,24 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
             raise UsageError('--max_length 0 leaves no rows: give more, or -1 for no limit')
         if self.max_length is not None and self.max_length < 0:
             object.__setattr__(self, 'max_length', None)
+        self._check_packing()
+
+    def _check_packing(self) -> None:
+        if not self.packing:
+            if self.packing_length is not None:
+                raise UsageError('--packing_length needs --packing true')
+            return
+        for name, other, why in (
+            ('padding_free', False, 'packs have no padding'),
+            ('group_by_length', True, 'packs are of one length'),
+        ):
+            if getattr(self, name) is other:
+                raise UsageError(f'--packing true and --{name} {str(other).lower()} exclude each other: {why}')
+        self.fill('packing_length', self.max_length)
+        if self.packing_length is None:
+            raise UsageError('--packing true with --max_length -1 needs --packing_length, the tokens of a pack')
+        if self.max_length is not None and self.packing_length < self.max_length:
+            raise UsageError(
+                f'--packing_length {self.packing_length} is less than --max_length {self.max_length}: '
+                'a row of that length would fit no pack'
+            )

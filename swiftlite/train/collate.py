@@ -1,4 +1,4 @@
-"""Batches: rows padded on the right and cut into forward passes, and the positions that carry the loss; row order."""
+"""Batches: rows end to end or padded, cut into forward passes, and the positions that carry the loss; row order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,43 +10,67 @@ from swiftlite.template import IGNORE
 
 
 class Collator:
-    """Rows -> {'passes': [{'input_ids' [B, L], 'positions' [N], 'targets' [N]}, ...], 'tokens': not padding}, int64.
+    """Rows -> {'passes': [{'input_ids' [B, L], 'positions' [N], 'targets' [N], ...}, ...], 'tokens': not padding}.
 
-    Rows are sorted by length and cut into passes, so that little is padding; how they are cut does not change the
-    gradient of the batch. `positions` index the flattened [B * L] hidden states that predict `targets`: where the
-    next token has a label. Padding is on the right: a causal model needs no attention mask, no row sees it.
+    Rows are sorted by length and cut into passes; how they are cut does not change the gradient of the batch.
+    `positions` int64 index the flattened [B * L] hidden states that predict `targets` int64: where the next token of the
+    same row has a label. An item may be a list of rows too: a pack.
+
+    Without padding a pass is its rows end to end, [1, T]; its 'position_ids' [1, T] begin anew with each row, whose ends
+    are 'cu_seqlens' [rows + 1] int32 on the device and 'lengths' here: see train.attention. With it, rows are padded on
+    the right and need no attention mask: the model is causal, no token of a row sees the padding.
 
     Args:
         overhead: what a pass costs beyond its tokens, in tokens; more padding than that is worth another pass.
-        budget: padded tokens of a pass at most (one row may have more), None for no limit.
+        budget: tokens of a pass at most, padding too (one row may have more), None for no limit.
+        padding_free: see above.
     """
 
-    def __init__(self, pad_id: int, overhead: float = float('inf'), budget: int | None = None):
-        self.pad_id, self.overhead, self.budget = pad_id, overhead, budget
+    def __init__(
+        self, pad_id: int, overhead: float = float('inf'), budget: int | None = None, padding_free: bool = False
+    ):
+        self.pad_id, self.overhead, self.budget, self.padding_free = pad_id, overhead, budget, padding_free
 
-    def __call__(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-        ordered = sorted(rows, key=lambda row: -len(row[0]))
-        lengths = np.array([len(ids) for ids, _ in ordered])
-        passes = [self._pad(ordered[a:b], lengths[a:b]) for a, b in self._cuts(lengths.tolist())]
+    def __call__(self, items: Sequence[Any]) -> dict[str, Any]:
+        rows = [row for item in items for row in (item if isinstance(item, list) else [item])]
+        rows.sort(key=lambda row: -len(row[0]))
+        lengths = np.array([len(row[0]) for row in rows])
+        make = self._concatenate if self.padding_free else self._pad
+        passes = [make(rows[a:b], lengths[a:b]) for a, b in self._cuts(lengths.tolist())]
         return {'passes': passes, 'tokens': int(lengths.sum())}
 
     def _cuts(self, lengths: list[int]) -> list[tuple[int, int]]:
         """(start, end) of each pass over rows that get shorter."""
-        cuts, start, waste = [], 0, 0
+        cuts, start, waste, total = [], 0, 0, 0
         for i, length in enumerate(lengths):
-            waste += lengths[start] - length
-            full = self.budget is not None and lengths[start] * (i + 1 - start) > self.budget
+            waste += 0 if self.padding_free else lengths[start] - length
+            total = total + length if self.padding_free else lengths[start] * (i + 1 - start)
+            full = self.budget is not None and total > self.budget
             if i > start and (full or waste > self.overhead):
                 cuts.append((start, i))
-                start, waste = i, 0
+                start, waste, total = i, 0, length
         return [*cuts, (start, len(lengths))]
 
-    def _pad(self, rows: Sequence[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) -> dict[str, torch.Tensor]:
+    def _concatenate(self, rows: Sequence[Any], lengths: np.ndarray) -> dict[str, Any]:
+        input_ids, labels = (np.concatenate([row[part] for row in rows]).astype(np.int64) for part in (0, 1))
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        labels[ends[:-1]] = IGNORE  # no row predicts the first token of the next
+        positions = np.flatnonzero(labels != IGNORE)
+        arrays = {
+            'input_ids': input_ids[None],
+            'position_ids': (np.arange(ends[-1]) - np.repeat(ends[:-1], lengths))[None],
+            'positions': positions - 1,
+            'targets': labels[positions],
+            'cu_seqlens': ends.astype(np.int32),
+        }
+        return {**{name: torch.from_numpy(array) for name, array in arrays.items()}, 'lengths': lengths.tolist()}
+
+    def _pad(self, rows: Sequence[Any], lengths: np.ndarray) -> dict[str, torch.Tensor]:
         valid = np.arange(lengths[0])[None] < lengths[:, None]  # [B, L]
         input_ids = np.full(valid.shape, self.pad_id, dtype=np.int64)
-        input_ids[valid] = np.concatenate([ids for ids, _ in rows])
+        input_ids[valid] = np.concatenate([row[0] for row in rows])
         labels = np.full(valid.shape, IGNORE, dtype=np.int64)
-        labels[valid] = np.concatenate([labels for _, labels in rows])
+        labels[valid] = np.concatenate([row[1] for row in rows])
         labels[:, :-1] = labels[:, 1:]
         labels[:, -1] = IGNORE
         positions = np.flatnonzero(labels != IGNORE)

@@ -75,7 +75,7 @@ def linear_cross_entropy(
 
 
 def install_loss(model: nn.Module) -> None:
-    """Let a transformers causal LM take `positions` and `targets` (see Collator) and return {'loss_sum', 'correct'}.
+    """Let a transformers causal LM take what Collator makes and return {'loss_sum', 'correct'}.
 
     Called without targets it behaves as before.
     """
@@ -90,7 +90,11 @@ def install_loss(model: nn.Module) -> None:
     ) -> Any:
         if targets is None:
             return original(input_ids=input_ids, **kwargs)
-        hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # [B, L, H]
+        where = {name: kwargs[name] for name in ('position_ids', 'cu_seqlens', 'lengths') if name in kwargs}
+        if where:
+            # with 4 dimensions it is taken as made already: no mask of [T, T] is built, and none is used
+            where['attention_mask'] = input_ids.new_empty(1, 1, 1, 1)
+        hidden = self.base_model(input_ids=input_ids, use_cache=False, **where).last_hidden_state  # [B, L, H]
         picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
         loss_sum, correct = linear_cross_entropy(picked, self.get_output_embeddings(), targets)
         return {'loss_sum': loss_sum, 'correct': correct}

@@ -14,6 +14,7 @@ from swiftlite.checkpoint.config import read_config
 from swiftlite.errors import SwiftliteError, UsageError, nearest
 from swiftlite.registry.families import Family
 from swiftlite.registry.resolve import get_family
+from swiftlite.train.attention import install_attention
 from swiftlite.train.loss import install_loss
 from swiftlite.train.ranks import say, world_size
 
@@ -55,6 +56,7 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     if found['missing_keys']:
         missing = sorted(found['missing_keys'])
         raise SwiftliteError(f'{path}: {len(missing)} tensor(s) missing, first: {missing[0]}')
+    install_attention(model)
     install_loss(model)
     return model
 

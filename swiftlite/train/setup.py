@@ -11,6 +11,7 @@ from swiftlite.train.callbacks import Events, RunLog, SavedArgs
 from swiftlite.train.collate import Collator
 from swiftlite.train.encode import EncodedRows
 from swiftlite.train.model import pass_overhead
+from swiftlite.train.packing import PackedRows
 from swiftlite.train.ranks import is_main, say
 from swiftlite.train.settings import Schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
@@ -24,14 +25,14 @@ def make_trainer(
     dtype: torch.dtype,
     save_dtype: torch.dtype | None,
     folder: Path,
-    train_data: EncodedRows,
-    eval_data: EncodedRows | None = None,
+    train_data: EncodedRows | PackedRows,
+    eval_data: EncodedRows | PackedRows | None = None,
 ) -> SftTrainer:
     """A trainer that writes into `folder`; `save_dtype` is that of full weights, None for an adapter."""
     return SftTrainer(
         model=model,
         args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
-        data_collator=Collator(pad_id(tokenizer), pass_overhead(model), schedule.budget),
+        data_collator=Collator(pad_id(tokenizer), pass_overhead(model), schedule.budget, args.padding_free),
         train_dataset=train_data,
         eval_dataset=eval_data,
         tokenizer=tokenizer,

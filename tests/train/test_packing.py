@@ -1,0 +1,155 @@
+"""Rows end to end and in packs give the loss and the gradients of each row alone, and no row sees another."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from swiftlite.registry.families import FAMILIES
+from swiftlite.train.attention import NAME, install_attention
+from swiftlite.train.collate import Collator
+from swiftlite.train.encode import EncodedRows
+from swiftlite.train.loss import install_loss
+from swiftlite.train.packing import PackedRows, best_fit_decreasing
+from tests.tiny import randomize
+
+WINDOWS = {
+    'Qwen2ForCausalLM': {'use_sliding_window': True, 'sliding_window': 4, 'max_window_layers': 1},
+    'Qwen3ForCausalLM': {'use_sliding_window': True, 'sliding_window': 4, 'max_window_layers': 1, 'head_dim': 32},
+    'MistralForCausalLM': {'sliding_window': 4},
+}
+CASES = [(native, window) for native in sorted({f.native for f in FAMILIES.values()})
+         for window in ((False, True) if native in WINDOWS else (False,))]  # fmt: skip
+
+
+def tiny(native: str, window: bool = False, implementation: str | None = None) -> torch.nn.Module:
+    family = next(f for f in FAMILIES.values() if f.native == native and f.mapping is None)
+    settings = {'vocab_size': 64, 'hidden_size': 64, 'intermediate_size': 96, 'num_hidden_layers': 2,
+                'num_attention_heads': 4, 'num_key_value_heads': 2, 'rope_theta': 10000.0, 'sliding_window': None,
+                **(WINDOWS[native] if window else {})}  # fmt: skip
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family.hf_model_type, **settings), attn_implementation=implementation
+    )
+    randomize(model, seed=1)
+    return model.float()
+
+
+def rows_of(lengths, seed=0) -> EncodedRows:
+    """Random rows whose first third carries no loss."""
+    rng = np.random.default_rng(seed)
+    ids = [rng.integers(1, 64, length).tolist() for length in lengths]
+    return EncodedRows.of([(row, [-100] * (len(row) // 3) + row[len(row) // 3 :]) for row in ids])
+
+
+def best_fit_plainly(lengths, capacity) -> int:
+    """Packs that best-fit decreasing makes, one row and one pack at a time."""
+    spaces: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [i for i, space in enumerate(spaces) if space >= length]
+        if fitting:
+            spaces[min(fitting, key=spaces.__getitem__)] -= length
+        else:
+            spaces.append(max(capacity - length, 0))
+    return sorted(spaces)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_packs_are_those_of_best_fit_decreasing(seed):
+    rng = np.random.default_rng(seed)
+    capacity = int(rng.integers(5, 200))
+    lengths = rng.integers(1, capacity + 1 + 3 * (seed % 2), int(rng.integers(1, 400)))
+    members, offsets = best_fit_decreasing(lengths, capacity, np.random.default_rng(0))
+    assert sorted(members.tolist()) == list(range(len(lengths)))
+    packs = [lengths[members[a:b]] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    assert all(pack.sum() <= capacity or len(pack) == 1 for pack in packs)
+    assert sorted(max(capacity - int(pack.sum()), 0) for pack in packs) == best_fit_plainly(lengths.tolist(), capacity)
+
+
+def test_packs_are_drawn_by_seed():
+    rows = rows_of([5, 7, 5, 7, 3, 3] * 20)
+    found = [PackedRows(rows, 12, seed) for seed in (1, 1, 2)]
+    assert found[0].members.tolist() == found[1].members.tolist() != found[2].members.tolist()
+    assert sorted(found[0].lengths) == sorted(found[2].lengths)
+    assert found[0].line('training data') == 'training data: 120 rows in 50 packs of 12 tokens, 100.0% filled'
+    assert '(1 of one longer row)' in PackedRows(rows_of([13, 2]), 12, 0).line('x')
+
+
+@pytest.mark.parametrize('native, window', CASES)
+def test_packed_is_unpacked(native, window):
+    """Loss and every gradient, against transformers' own attention on each row alone; padded batches too."""
+    data = rows_of([9, 5, 14, 2, 7, 11])
+    reference = tiny(native, window, 'sdpa')
+    expected = torch.zeros(())
+    for ids, labels in (data[i] for i in range(len(data))):
+        logits = reference(torch.tensor(ids[None], dtype=torch.long)).logits[0, :-1]
+        targets = torch.tensor(labels[1:], dtype=torch.long)
+        expected = expected + torch.nn.functional.cross_entropy(logits, targets, reduction='sum', ignore_index=-100)
+    expected.backward()
+    model = tiny(native, window)
+    install_attention(model)
+    install_loss(model)
+    packs = PackedRows(data, 20, seed=0)
+    whole = [data[i] for i in range(len(data))]
+    for batch in (
+        Collator(0, padding_free=True)([packs[i] for i in range(len(packs))]),
+        Collator(0, padding_free=True, budget=20)(whole),
+        Collator(0)(whole),
+    ):
+        model.zero_grad()
+        loss = sum(model(**part)['loss_sum'] for part in batch['passes'])
+        loss.backward()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        for (name, p), wanted in zip(model.named_parameters(), reference.parameters(), strict=True):
+            assert torch.allclose(p.grad, wanted.grad, rtol=1e-4, atol=1e-5 * wanted.grad.abs().max()), name
+
+
+@pytest.mark.parametrize('native, window', CASES)
+def test_no_row_sees_another(native, window):
+    """Other tokens in the middle row: the logits of the rows around it stay the same, bit by bit."""
+    model = tiny(native, window)
+    install_attention(model)
+    lengths = [6, 9, 7]
+    ids = torch.tensor(np.random.default_rng(0).integers(1, 64, (1, sum(lengths))))
+    where = {
+        'position_ids': torch.cat([torch.arange(n) for n in lengths])[None],
+        'cu_seqlens': torch.tensor([0, 6, 15, 22], dtype=torch.int32),
+        'lengths': lengths,
+        'attention_mask': torch.empty(1, 1, 1, 1),
+    }
+    with torch.no_grad():
+        before = model(ids, **where).logits[0]
+        ids[0, 6:15] = (ids[0, 6:15] + 7) % 64
+        after = model(ids, **where).logits[0]
+        alone = model(ids[:, 15:]).logits[0]
+    assert torch.equal(before[:6], after[:6]) and torch.equal(before[15:], after[15:])
+    assert not torch.isclose(before[6:15], after[6:15]).any(-1).all()
+    assert torch.allclose(after[15:], alone, atol=1e-4)
+
+
+def test_text_is_generated_as_before():
+    """Left-padded prompts have masks, and a cache is used: the attention of transformers."""
+    ids, mask = torch.tensor([[0, 0, 5, 6, 7], [9, 8, 7, 6, 5]]), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    texts = []
+    for ours in (False, True):
+        model = tiny('MistralForCausalLM', True)
+        if ours:
+            install_attention(model)
+            assert model.config._attn_implementation == NAME
+        texts.append(model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False, pad_token_id=0))
+    assert torch.equal(*texts)
+
+
+def test_recomputed_activations_change_nothing():
+    model = tiny('Qwen2ForCausalLM', True)
+    install_attention(model)
+    install_loss(model)
+    data = rows_of([9, 5, 14])
+    (batch,) = Collator(0, padding_free=True)([data[i] for i in range(3)])['passes']
+    grads = []
+    for recompute in (False, True):
+        if recompute:
+            model.activation_checkpointing_enable({'use_reentrant': False})
+        model.train().zero_grad()
+        model(**batch)['loss_sum'].backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
