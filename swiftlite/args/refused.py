@@ -115,9 +115,10 @@ SFT = table(
     ),
     refused(
         LATER,
-        """neftune_noise_alpha neftune_alpha neftune_backend use_liger use_liger_kernel resume_only_model metric_warmup_step early_stop early_stop_interval loss_name
-        loss_type ref_model_type full_determinism ignore_data_skip auto_find_batch_size test_oom_error
-        acc_steps=1 gpu_memory_fraction sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr
+        """neftune_noise_alpha neftune_alpha neftune_backend use_liger use_liger_kernel resume_only_model
+        metric_warmup_step early_stop early_stop_interval loss_name loss_type ref_model_type full_determinism
+        ignore_data_skip auto_find_batch_size test_oom_error acc_steps=1 gpu_memory_fraction
+        sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr
         create_checkpoint_symlink response_prefix cached_dataset""",
     ),
     refused('the loss is a mean over tokens', 'average_tokens_across_devices=true'),

@@ -13,12 +13,12 @@ class Collator:
     """Rows -> {'passes': [{'input_ids' [B, L], 'positions' [N], 'targets' [N], ...}, ...], 'tokens': not padding}.
 
     Rows are sorted by length and cut into passes; how they are cut does not change the gradient of the batch.
-    `positions` int64 index the flattened [B * L] hidden states that predict `targets` int64: where the next token of the
-    same row has a label. An item may be a list of rows too: a pack.
+    `positions` index the flattened [B * L] hidden states that predict `targets`: where the next token of the same row
+    has a label. Both are int64. An item may be a list of rows too: a pack.
 
-    Without padding a pass is its rows end to end, [1, T]; its 'position_ids' [1, T] begin anew with each row, whose ends
-    are 'cu_seqlens' [rows + 1] int32 on the device and 'lengths' here: see train.attention. With it, rows are padded on
-    the right and need no attention mask: the model is causal, no token of a row sees the padding.
+    Without padding a pass is its rows end to end, [1, T]. Its 'position_ids' [1, T] begin anew with each row;
+    'cu_seqlens' [rows + 1] int32 and 'lengths', a list, say where rows end: see train.attention. With padding, rows
+    are padded on the right and need no attention mask: the model is causal, no token of a row sees the padding.
 
     Args:
         overhead: what a pass costs beyond its tokens, in tokens; more padding than that is worth another pass.

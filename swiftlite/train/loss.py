@@ -88,9 +88,10 @@ def install_loss(model: nn.Module) -> None:
         targets: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        if targets is None:
+        if input_ids is None or targets is None:
             return original(input_ids=input_ids, **kwargs)
-        where = {name: kwargs[name] for name in ('position_ids', 'cu_seqlens', 'lengths') if name in kwargs}
+        ends = ('position_ids', 'cu_seqlens', 'lengths')
+        where: dict[str, Any] = {name: kwargs[name] for name in ends if name in kwargs}
         if where:
             # with 4 dimensions it is taken as made already: no mask of [T, T] is built, and none is used
             where['attention_mask'] = input_ids.new_empty(1, 1, 1, 1)

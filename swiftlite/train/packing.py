@@ -37,9 +37,22 @@ class PackedRows:
         return line + (f' ({longer} of one longer row)' if longer else '')
 
 
-def best_fit_decreasing(
-    lengths: np.ndarray, capacity: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+Rows = EncodedRows | PackedRows
+
+
+def pack(args: SftArgs, train: EncodedRows, held_out: EncodedRows | None) -> tuple[PackedRows, PackedRows | None]:
+    """Training and held-out rows in packs of --packing_length; says how full they are."""
+    assert args.packing_length is not None
+    packed = PackedRows(train, args.packing_length, args.seed)
+    say(packed.line('training data'))
+    if held_out is None:
+        return packed, None
+    other = PackedRows(held_out, args.packing_length, args.seed)
+    say(other.line('held-out data'))
+    return packed, other
+
+
+def best_fit_decreasing(lengths: np.ndarray, capacity: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(rows pack after pack [rows], start of each pack [packs + 1]) with little left free in the packs.
 
     Rows from long to short, each into the pack where it leaves the least space: at most 11/9 of the fewest packs
@@ -82,18 +95,3 @@ def best_fit_decreasing(
                     packs[left].extend(group)
     members = order[np.argsort(pack_of, kind='stable')]
     return members, np.concatenate([[0], np.cumsum(np.bincount(pack_of, minlength=count))])
-
-
-Rows = EncodedRows | PackedRows
-
-
-def pack(args: SftArgs, train: EncodedRows, held_out: EncodedRows | None) -> tuple[PackedRows, PackedRows | None]:
-    """Training and held-out rows in packs of --packing_length; says how full they are."""
-    assert args.packing_length is not None
-    packed = []
-    for title, rows in (('training data', train), ('held-out data', held_out)):
-        packed.append(None if rows is None else PackedRows(rows, args.packing_length, args.seed))
-        if packed[-1] is not None:
-            say(packed[-1].line(title))
-    assert packed[0] is not None
-    return packed[0], packed[1]

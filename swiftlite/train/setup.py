@@ -9,9 +9,8 @@ import transformers
 from swiftlite.args.sft import SftArgs
 from swiftlite.train.callbacks import Events, RunLog, SavedArgs
 from swiftlite.train.collate import Collator
-from swiftlite.train.encode import EncodedRows
 from swiftlite.train.model import pass_overhead
-from swiftlite.train.packing import PackedRows
+from swiftlite.train.packing import Rows
 from swiftlite.train.ranks import is_main, say
 from swiftlite.train.settings import Schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
@@ -25,8 +24,8 @@ def make_trainer(
     dtype: torch.dtype,
     save_dtype: torch.dtype | None,
     folder: Path,
-    train_data: EncodedRows | PackedRows,
-    eval_data: EncodedRows | PackedRows | None = None,
+    train_data: Rows,
+    eval_data: Rows | None = None,
 ) -> SftTrainer:
     """A trainer that writes into `folder`; `save_dtype` is that of full weights, None for an adapter."""
     return SftTrainer(

@@ -23,7 +23,7 @@ from swiftlite.train.encode import EncodedRows, EncodeReport, Limits, encode_row
 from swiftlite.train.forked import usable_workers
 from swiftlite.train.model import lora_targets, make_model, resolve_dtype
 from swiftlite.train.output import STATE_FILE, args_record, check_output, how_to_go_on, write_args
-from swiftlite.train.packing import Rows, pack
+from swiftlite.train.packing import pack
 from swiftlite.train.ranks import is_main, say, shared_folder
 from swiftlite.train.resume import check_resume
 from swiftlite.train.settings import make_schedule
@@ -56,14 +56,12 @@ def run(args: SftArgs) -> dict[str, Any]:
     resume = check_resume(args, identity)
 
     train_rows, eval_rows, drops = read_split(args)
-    train_data: Rows
-    train_data, report = encode('training data', train_rows, template, args, drops[0])
+    rows, report = encode('training data', train_rows, template, args, drops[0])
     held_out = encode('held-out data', eval_rows, template, args, drops[1])[0] if eval_rows else None
-    eval_data: Rows | None = held_out if held_out is not None and len(held_out) else None
-    if not len(train_data):
+    held_out = held_out if held_out is not None and len(held_out) else None
+    if not len(rows):
         raise SwiftliteError(f'no rows are left to train on: {"; ".join(report.drops.lines()) or "the data is empty"}')
-    if args.packing:
-        train_data, eval_data = pack(args, train_data, eval_data)
+    train_data, eval_data = pack(args, rows, held_out) if args.packing else (rows, held_out)
     schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
     if resume and (done := read_json(Path(resume) / STATE_FILE).get('global_step', 0)) >= schedule.steps:
         raise UsageError(
@@ -80,7 +78,8 @@ def run(args: SftArgs) -> dict[str, Any]:
         write_args(folder, record)
     trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data)
     log = add_callbacks(trainer, args, folder, record)
-    say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} {'packs' if args.packing else 'rows'}, output in {folder}')
+    unit = 'packs' if args.packing else 'rows'
+    say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} {unit}, output in {folder}')
     try:
         trainer.train(resume_from_checkpoint=resume)
     except torch.OutOfMemoryError as error:

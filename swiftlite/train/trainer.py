@@ -14,7 +14,7 @@ from transformers import Trainer
 
 from swiftlite.errors import SwiftliteError
 from swiftlite.train.collate import BatchSampler
-from swiftlite.train.encode import EncodedRows
+from swiftlite.train.packing import Rows
 
 MASTER = 'master_weights.safetensors'
 BATCHES_TOGETHER = 50  # of similar rows, with --group_by_length
@@ -47,7 +47,7 @@ class SftTrainer(Trainer):
         self._correct: torch.Tensor | int = 0
         self._trained = 0
 
-    def _get_train_sampler(self, train_dataset: EncodedRows | None = None) -> BatchSampler:
+    def _get_train_sampler(self, train_dataset: Rows | None = None) -> BatchSampler:
         return BatchSampler(
             (train_dataset or self.train_dataset).lengths,
             self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
@@ -56,7 +56,7 @@ class SftTrainer(Trainer):
             together=BATCHES_TOGETHER if self.group_by_length else 1,
         )
 
-    def _get_eval_sampler(self, eval_dataset: EncodedRows) -> list[int]:
+    def _get_eval_sampler(self, eval_dataset: Rows) -> list[int]:
         return eval_dataset.lengths.argsort(kind='stable')[::-1].tolist()
 
     def get_batch_samples(

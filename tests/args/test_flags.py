@@ -31,6 +31,7 @@ BESIDE: dict[str | tuple[str, str], list[str]] = {
     'train_dataset_sample': ['--dataset', 'a.jsonl'],
     ('sft', 'train_dataset_sample'): [],
     ('app-ui', 'api_key'): ['--base_url', 'http://localhost:8000/v1'],
+    'packing_length': ['--packing', 'true'],
     'eval_is_chat_model': ['--eval_url', 'http://localhost:8000/v1'],
 }
 VALUES = {
@@ -41,6 +42,7 @@ VALUES = {
     'base_url': ['http://localhost:8000/v1'],
     'eval_url': ['http://localhost:8000/v1'],
     'max_steps': ['3'],
+    'packing_length': ['3000'],
     'model_name': ['小黄'],
     'model_author': ['魔搭'],
 }

@@ -182,7 +182,7 @@ def test_refused_flag_says_why():
 
 
 def test_refused_feature_that_is_turned_off_is_no_error(caplog):
-    read('--packing false --sequence_parallel_size 1 --quantization_bit 0 --dataset a', SftArgs, 'sft')
+    read('--sequence_parallel_size 1 --quantization_bit 0 --dataset a', SftArgs, 'sft')
     read('--num_beams 1', InferArgs, 'infer')
     assert caplog.text == ''
 

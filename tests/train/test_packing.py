@@ -1,12 +1,17 @@
 """Rows end to end and in packs give the loss and the gradients of each row alone, and no row sees another."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from swiftlite.args.sft import SftArgs
+from swiftlite.errors import UsageError
 from swiftlite.registry.families import FAMILIES
-from swiftlite.train.attention import NAME, install_attention
+from swiftlite.train import attention as module
+from swiftlite.train.attention import NAME, attention, install_attention
 from swiftlite.train.collate import Collator
 from swiftlite.train.encode import EncodedRows
 from swiftlite.train.loss import install_loss
@@ -41,8 +46,8 @@ def rows_of(lengths, seed=0) -> EncodedRows:
     return EncodedRows.of([(row, [-100] * (len(row) // 3) + row[len(row) // 3 :]) for row in ids])
 
 
-def best_fit_plainly(lengths, capacity) -> int:
-    """Packs that best-fit decreasing makes, one row and one pack at a time."""
+def best_fit_plainly(lengths, capacity) -> list[int]:
+    """Space left in the packs of best-fit decreasing, one row and one pack at a time."""
     spaces: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [i for i, space in enumerate(spaces) if space >= length]
@@ -60,7 +65,7 @@ def test_packs_are_those_of_best_fit_decreasing(seed):
     lengths = rng.integers(1, capacity + 1 + 3 * (seed % 2), int(rng.integers(1, 400)))
     members, offsets = best_fit_decreasing(lengths, capacity, np.random.default_rng(0))
     assert sorted(members.tolist()) == list(range(len(lengths)))
-    packs = [lengths[members[a:b]] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    packs = [lengths[members[a:b]] for a, b in pairwise(offsets)]
     assert all(pack.sum() <= capacity or len(pack) == 1 for pack in packs)
     assert sorted(max(capacity - int(pack.sum()), 0) for pack in packs) == best_fit_plainly(lengths.tolist(), capacity)
 
@@ -122,7 +127,7 @@ def test_no_row_sees_another(native, window):
         after = model(ids, **where).logits[0]
         alone = model(ids[:, 15:]).logits[0]
     assert torch.equal(before[:6], after[:6]) and torch.equal(before[15:], after[15:])
-    assert not torch.isclose(before[6:15], after[6:15]).any(-1).all()
+    assert not torch.allclose(before[6:15], after[6:15])
     assert torch.allclose(after[15:], alone, atol=1e-4)
 
 
@@ -153,3 +158,67 @@ def test_recomputed_activations_change_nothing():
         model(**batch)['loss_sum'].backward()
         grads.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_kernels_are_called_as_row_by_row(monkeypatch):
+    """What torch's kernels get means the same: a window, rows of one length, scale, few key heads."""
+
+    def varlen(q, k, v, starts, starts_k, longest, longest_k, *, scale, window_size, enable_gqa=False):
+        assert longest == longest_k == 9 and starts is starts_k and q.dim() == 3
+        left, right = window_size
+        token = torch.arange(len(q))
+        row = torch.bucketize(token, starts[1:], right=True)
+        back = token[:, None] - token
+        seen = (row[:, None] == row) & (back >= -right) & ((back <= left) | (left < 0))
+        scores = torch.einsum('qhd,khd->hqk', q, k.repeat_interleave(2, 1)) * scale
+        return torch.einsum(
+            'hqk,khd->qhd', scores.masked_fill(~seen, -torch.inf).softmax(-1), v.repeat_interleave(2, 1)
+        )
+
+    torch.manual_seed(0)
+    for lengths, window in (([5, 9, 2], None), ([5, 9, 2], 3), ([256, 256], 300)):
+        q, k, v = (torch.randn(1, heads, sum(lengths), 8) for heads in (4, 2, 2))
+        starts = torch.tensor([0, *lengths]).cumsum(0).int()
+        flags = {'scaling': 0.3, 'sliding_window': window, 'cu_seqlens': starts, 'lengths': lengths}
+        plain, _ = attention(None, q, k, v, None, **flags)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, 'fits_varlen', lambda _: True)
+            patch.setattr(module, 'varlen_attn', varlen)
+            patch.setattr(module, 'by_row', None)
+            found, _ = attention(None, q, k, v, None, **flags)
+        assert plain.shape == found.shape == (1, sum(lengths), 4, 8)
+        assert torch.allclose(plain, found, atol=1e-5)
+
+
+@pytest.mark.parametrize('flags', [{'sft_type': 'full'}, {'sft_type': 'lora', 'eval_batch_size': 1}])
+def test_runs_with_and_without_padding_agree(sft, flags, data):
+    """The same losses whether rows are padded or not, also those held out; packs are other batches."""
+    flags = {'val_dataset': [f'{data}#5'], 'learning_rate': 1e-3, 'eval_steps': 2, **flags}
+    runs = [sft(padding_free=free, **flags) for free in (True, False)]
+    assert runs[0]['train_loss'] == pytest.approx(runs[1]['train_loss'], abs=1e-5)
+    assert runs[0]['best_metric'] == pytest.approx(runs[1]['best_metric'], abs=1e-5)
+
+
+def test_packs_are_the_rows_of_a_step(sft, capsys):
+    """22 rows in packs of about two rows: as many tokens, fewer steps; the held-out loss of no training is the same."""
+    plain = sft(max_length=200, num_train_epochs=2, batch_size=2, gradient_accumulation_steps=1)
+    packed = sft(max_length=200, num_train_epochs=2, batch_size=2, gradient_accumulation_steps=1, packing=True)
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if ' packs of ' in line]
+    packs = int(line.split(' rows in ')[1].split()[0])
+    assert line.startswith('training data: 22 rows in') and packs < 22
+    assert packed['tokens'] == plain['tokens']
+    assert (plain['global_step'], packed['global_step']) == (22, 2 * -(-packs // 2))
+    assert 'steps of 2 x 1 packs' in out
+
+
+@pytest.mark.parametrize('flags, words', [
+    ({'packing': True, 'max_length': -1}, '--packing true with --max_length -1 needs --packing_length'),
+    ({'packing': True, 'packing_length': 100}, '--packing_length 100 is less than --max_length 2048'),
+    ({'packing_length': 100}, '--packing_length needs --packing true'),
+    ({'packing': True, 'padding_free': False}, '--packing true and --padding_free false exclude each other'),
+    ({'packing': True, 'group_by_length': True}, '--packing true and --group_by_length true exclude each other'),
+])  # fmt: skip
+def test_flags_that_exclude_each_other(flags, words):
+    with pytest.raises(UsageError, match=words):
+        SftArgs(model_type='tiny-chat', dataset=['x'], **flags)
