@@ -209,7 +209,7 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
         if self.base_url is not None:
             self._check_remote(self.base_url)
         for name, kind in (('output', 'json'), ('plot', 'png')):
-            _check_file(name, getattr(self, name), kind)
+            check_file(name, getattr(self, name), kind)
         self.fill('max_loras', self.num_adapters)
         self.fill('max_lora_rank', self.lora_rank)
 
@@ -277,7 +277,7 @@ def _default(f: Any) -> Any:
     return f.default_factory() if f.default_factory is not MISSING else f.default
 
 
-def _check_file(name: str, given: str | None, kind: str) -> None:
+def check_file(name: str, given: str | None, kind: str) -> None:
     if given is None:
         return
     path = Path(given).expanduser()

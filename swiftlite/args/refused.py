@@ -252,6 +252,7 @@ TABLES: dict[str, dict[str, Known]] = {
     'deploy': DEPLOY,
     'eval': EVAL,
     'bench': BENCH,
+    'bench train': SFT,
 }
 
 

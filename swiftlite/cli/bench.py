@@ -3,10 +3,12 @@
 import importlib
 
 from swiftlite.args.bench import BenchArgs
+from swiftlite.args.bench_train import TrainBenchArgs
 
 
-def main(args: BenchArgs) -> int:
+def main(args: BenchArgs | TrainBenchArgs) -> int:
     """Measure. Returns the exit status."""
-    if args.config_preset is None and args.base_url is None:
+    kind = args.kind if isinstance(args, BenchArgs) else 'train'
+    if args.config_preset is None and getattr(args, 'base_url', None) is None:
         args.source()  # a wrong name is known before anything is loaded
-    return importlib.import_module(f'swiftlite.bench.{args.kind}').run(args) or 0
+    return importlib.import_module(f'swiftlite.bench.{kind}').run(args) or 0

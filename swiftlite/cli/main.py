@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     'app-ui': Command('swiftlite.args.app_ui:AppUiArgs', 'swiftlite.cli.app_ui'),
     'eval': Command('swiftlite.args.eval:EvalArgs', 'swiftlite.cli.eval'),
     'bench': Command('swiftlite.args.bench:BenchArgs', 'swiftlite.cli.bench'),
+    'bench train': Command('swiftlite.args.bench_train:TrainBenchArgs', 'swiftlite.cli.bench', distributed=True),
     'models': Command('swiftlite.args.models:ModelsArgs', 'swiftlite.cli.models'),
     'doctor': Command('swiftlite.args.doctor:DoctorArgs', 'swiftlite.cli.doctor'),
 }
@@ -98,6 +99,8 @@ def _dispatch(argv: list[str]) -> int:
     if name not in COMMANDS:
         hint = nearest(argv[0], [*COMMANDS, *ROUTES, '--help', '--version']) or ': ' + ', '.join(COMMANDS)
         raise UsageError(f"there is no command '{argv[0]}'{hint}")
+    if words and f'{name} {words[0]}' in COMMANDS:
+        name, words = f'{name} {words[0]}', words[1:]
     command = COMMANDS[name]
     if '--help' in words or '-h' in words:
         print(command_help(command.load(), name))
@@ -124,7 +127,7 @@ def torchrun_command(name: str, words: Sequence[str]) -> list[str]:
         command += [f'--{variable.lower()}', value]
     if os.environ.get('NNODES', '1') == '1' and 'MASTER_PORT' not in os.environ:
         command.append('--standalone')  # picks a free port
-    return [*command, '-m', 'swiftlite', name, *words]
+    return [*command, '-m', 'swiftlite', *name.split(), *words]
 
 
 def _torchrun(name: str, words: Sequence[str]) -> int:

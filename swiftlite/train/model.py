@@ -56,6 +56,11 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     if found['missing_keys']:
         missing = sorted(found['missing_keys'])
         raise SwiftliteError(f'{path}: {len(missing)} tensor(s) missing, first: {missing[0]}')
+    return ready(model)
+
+
+def ready(model: Any) -> Any:
+    """A transformers causal LM with what training it needs here."""
     install_attention(model)
     install_loss(model)
     return model

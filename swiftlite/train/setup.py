@@ -54,4 +54,4 @@ def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path, record: dict
 
 
 def pad_id(tokenizer: Any) -> int:
-    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return getattr(tokenizer, 'pad_token_id', None) or 0
