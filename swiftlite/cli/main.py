@@ -99,8 +99,7 @@ def _dispatch(argv: list[str]) -> int:
     if name not in COMMANDS:
         hint = nearest(argv[0], [*COMMANDS, *ROUTES, '--help', '--version']) or ': ' + ', '.join(COMMANDS)
         raise UsageError(f"there is no command '{argv[0]}'{hint}")
-    if words and f'{name} {words[0]}' in COMMANDS:
-        name, words = f'{name} {words[0]}', words[1:]
+    name, words = two_words(name, words)
     command = COMMANDS[name]
     if '--help' in words or '-h' in words:
         print(command_help(command.load(), name))
@@ -110,6 +109,13 @@ def _dispatch(argv: list[str]) -> int:
     if command.distributed and several and 'LOCAL_RANK' not in os.environ:
         return _torchrun(name, words)
     return importlib.import_module(command.module).main(args) or 0
+
+
+def two_words(name: str, words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command and the words after it, where its name may be two words: 'bench train'."""
+    if words and f'{name} {words[0]}' in COMMANDS:
+        return f'{name} {words[0]}', list(words[1:])
+    return name, list(words)
 
 
 def torchrun_command(name: str, words: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swiftlite.cli.main import COMMANDS
+from swiftlite.cli.main import COMMANDS, two_words
 from swiftlite.cli.parse import parse
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,7 +33,8 @@ def test_the_readme_shows_the_main_commands():
 
 @pytest.mark.parametrize(('where', 'line'), written())
 def test_command_line_is_understood(where, line):
-    name, *words = shlex.split(line.partition(' #')[0])[1:]
+    first, *rest = shlex.split(line.partition(' #')[0])[1:]
+    name, words = two_words(first, rest)
     parse(COMMANDS[name].load(), words, name)
 
 
