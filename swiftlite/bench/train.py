@@ -34,6 +34,7 @@ from ..train.model import (
     recompute_activations,
     resolve_dtype,
 )
+from ..train.packing import Rows, pack
 from ..train.ranks import is_main, world_size
 from ..train.settings import make_schedule, training_arguments
 from ..train.setup import make_trainer
@@ -182,7 +183,7 @@ def rows_of(args: TrainBenchArgs, model: Model) -> EncodedRows:
         raise UsageError(f'--row_length {length} is longer than --max_length {args.max_length}')
     limit = min(limit, args.max_length or limit)
     count = (args.num_steps + args.num_warmups) * args.batch_size * args.gradient_accumulation_steps * world_size()  # type: ignore[operator]
-    if getattr(args, 'packing', False) or 'packing' in args.vary:
+    if args.packing or 'packing' in args.vary:
         count *= 1 + (args.max_length or 2048) // (length or 256)
     return random_rows(count, length, limit, config['vocab_size'], args.seed)
 
@@ -249,7 +250,8 @@ def measure_case(case: Case, model: Model, rows: EncodedRows, folder: Path) -> N
 
 def ours(case: Case, model: Model, rows: EncodedRows, folder: Path) -> tuple[Any, int]:
     """(the trainer that `sft` would run, 0: it counts its tokens itself)."""
-    args, data = case.args, rows
+    args = case.args
+    data: Rows = pack(args, rows, None)[0] if args.packing else rows
     schedule = make_schedule(args, len(data), int(data.lengths.max()))
     network, save_dtype = make_model(args, model.folder, model.dtype, model.targets, model.load)
     return make_trainer(args, network, None, schedule, model.dtype, save_dtype, folder, data), 0

@@ -76,7 +76,7 @@ def result(case: Case, cases: Sequence[Case]) -> dict[str, Any]:
         found['faster_by'] = round(case.tokens / case.seconds / (plain.tokens / plain.seconds), 3)
         if case.peak_gib and plain.peak_gib:
             found['share_of_memory'] = round(case.peak_gib / plain.peak_gib, 3)
-        if not case.switches.get('packing', getattr(args, 'packing', False)):  # packs are other steps
+        if not args.packing:  # packs make other steps
             gaps = [abs(a - b) for a, b in zip(case.losses, plain.losses, strict=True)]
             found['largest_loss_difference'] = float(f'{max(gaps):.3g}')
     return found
