@@ -25,6 +25,11 @@ class StepShape:
     shared: bool = False  # rows that share a prefix read it together
     lora: bool = False
 
+    @property
+    def few(self) -> bool:
+        """So many more tokens than rows that the last layer had better compute the rows alone."""
+        return self.tokens >= 2 * self.rows
+
 
 def row_stride(count: int) -> int:
     """Numbers from one vector of `count` rows to the next: kernels are compiled anew for addresses off 16 bytes."""

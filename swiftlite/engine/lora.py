@@ -12,6 +12,7 @@ from ..errors import SwiftliteError
 from ..layers.linear import Linear
 from ..layers.lora import PAGE, LoRABatch, LoRAStore
 from ..models.decoder import Decoder
+from .batch import StepShape
 from .plan import AdapterLoad, StepPlan
 from .upload import Upload
 
@@ -32,14 +33,13 @@ class LoRAManager:
         device: torch.device | str,
     ):
         self.device, self.num_pages, self.max_rank = device, num_pages, max_rank
-        # by the adapter's first page
-        self._pool_rows = torch.zeros(num_pages, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
-        self._ranks = torch.zeros(num_pages, dtype=torch.int32, device=device)
+        # by the adapter's first page; the last one, of rank 0, stands for the base
+        self._pool_rows = torch.zeros(num_pages + 1, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
+        self._ranks = torch.zeros(num_pages + 1, dtype=torch.int32, device=device)
         self._slots: dict[int, int] = {}  # uid → first page
-        self._gpu = str(device).startswith('cuda')
-        room = tile_room(max_tokens, num_pages, self._gpu)
-        self._tiles = torch.zeros(3 * tile_stride(room), dtype=torch.int32, device=device)
-        self._upload = Upload(device, depth)
+        gpu = str(device).startswith('cuda')
+        self._side = torch.cuda.Stream(device) if gpu else None
+        self._tokens, self._rows = (TileList(max_tokens, num_pages, depth, device) for _ in range(2))
         self._linears: list[Linear] = list(model.linears())
         self._sizes = model.config.linear_sizes
         self._host: dict[int, dict[str, LoRAWeights]] = {}
@@ -98,36 +98,69 @@ class LoRAManager:
         self._ranks[slot] = rank
         self._slots[load.uid] = slot
 
-    def batch(self, plan: StepPlan, adapters: np.ndarray, tokens: int | None = None) -> LoRABatch:
+    def batch(
+        self, plan: StepPlan, adapters: np.ndarray, shape: StepShape, captured: bool
+    ) -> tuple[LoRABatch, LoRABatch | None]:
         """The routing of a step whose rows, ordered by adapter, have these uids (0: the base).
 
-        tokens: the padded size of a captured step, whose routing lies where `views` says.
+        Returns that of all tokens, and of one token a row where those are computed alone. captured: the step replays a
+        graph, whose routing has a fixed size and lies where `views` says.
         """
-        size = tile_size(tokens or plan.num_tokens, self._gpu)
-        ends = np.cumsum(plan.counts)
-        # one run of tokens an adapter
-        change = np.flatnonzero(np.diff(adapters, prepend=0))
-        firsts = (ends - plan.counts)[change]
-        lasts = np.append(firsts[1:], ends[-1])
-        tiles = [
-            (self._slots[uid], start, min(size, last - start))
-            for uid, first, last in zip(adapters[change].tolist(), firsts.tolist(), lasts.tolist(), strict=True)
-            if uid
-            for start in range(first, last, size)
-        ]
-        count = len(tiles) if tokens is None else most_tiles(tokens, self.num_pages, self._gpu)
+        padded = (shape.tokens, shape.rows) if captured else (None, None)
+        tokens = self._batch(self._tokens.write(self._runs(plan.counts, adapters), padded[0]))
+        if not shape.few:
+            return tokens, None
+        return tokens, self._batch(self._rows.write(self._runs(np.ones_like(adapters), adapters), padded[1]))
+
+    def views(self, shape: StepShape) -> tuple[LoRABatch, LoRABatch | None]:
+        """The same for a step that is captured: always the same memory."""
+        tokens = self._batch(self._tokens.views(shape.tokens))
+        return tokens, self._batch(self._rows.views(shape.rows)) if shape.few else None
+
+    def _runs(self, counts: np.ndarray, adapters: np.ndarray) -> list[tuple[int, int, int]]:
+        """(first page, first token, one past the last) of each run of tokens of one adapter."""
+        ends = np.cumsum(counts)
+        change = np.flatnonzero(np.diff(adapters, prepend=-1))
+        firsts = (ends - counts)[change].tolist()
+        slots = (self._slots[uid] if uid else self.num_pages for uid in adapters[change].tolist())
+        return list(zip(slots, firsts, [*firsts[1:], int(ends[-1])], strict=True))
+
+    def _batch(self, tiles: tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]) -> LoRABatch:
+        adapters, starts, counts, size = tiles
+        return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size), self._side)
+
+
+class TileList:
+    """The tiles of a step on the device: adapters, first tokens and numbers of tokens, in memory that stays."""
+
+    def __init__(self, max_tokens: int, num_pages: int, depth: int, device: torch.device | str):
+        self._num_pages, self._gpu = num_pages, str(device).startswith('cuda')
+        room = tile_room(max_tokens, num_pages, self._gpu)
+        self._tiles = torch.zeros(3 * tile_stride(room), dtype=torch.int32, device=device)
+        self._upload = Upload(device, depth)
+
+    def write(
+        self, runs: list[tuple[int, int, int]], padded: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Cut runs (adapter, first, end) into tiles and upload them; padded: tokens of a captured step.
+
+        Returns (adapters, starts, counts, tokens of a tile), as LoRARouting has them.
+        """
+        size = tile_size(padded or runs[-1][2], self._gpu)
+        tiles = [(of, at, min(size, end - at)) for of, first, end in runs for at in range(first, end, size)]
+        count = len(tiles) if padded is None else most_tiles(padded, self._num_pages, self._gpu)
         packed = np.zeros((3, tile_stride(count)), dtype=np.int32)
         packed[:, : len(tiles)] = np.array(tiles, dtype=np.int32).T
         self._upload(packed.reshape(-1), self._tiles[: packed.size])
         return self._views(count, size)
 
-    def views(self, tokens: int) -> LoRABatch:
-        """The routing of a captured step of `tokens` tokens, always in the same memory."""
-        return self._views(most_tiles(tokens, self.num_pages, self._gpu), tile_size(tokens, self._gpu))
+    def views(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Where the tiles of a captured step of `tokens` tokens lie."""
+        return self._views(most_tiles(tokens, self._num_pages, self._gpu), tile_size(tokens, self._gpu))
 
-    def _views(self, count: int, size: int) -> LoRABatch:
+    def _views(self, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
         adapters, starts, counts = self._tiles[: 3 * tile_stride(count)].view(3, -1)[:, :count]
-        return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size))
+        return adapters, starts, counts, size
 
 
 def tile_size(tokens: int, gpu: bool) -> int:
@@ -138,8 +171,8 @@ def tile_size(tokens: int, gpu: bool) -> int:
 
 
 def most_tiles(tokens: int, num_pages: int, gpu: bool) -> int:
-    """Of any step of `tokens` tokens; each adapter in it has a page and at most one tile that is not full."""
-    return min(tokens, tokens // tile_size(tokens, gpu) + num_pages)
+    """Of any step of `tokens` tokens: each adapter in it has a page and, like the base, at most one tile not full."""
+    return min(tokens, tokens // tile_size(tokens, gpu) + num_pages + 1)
 
 
 def tile_room(max_tokens: int, num_pages: int, gpu: bool) -> int:

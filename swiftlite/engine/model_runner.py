@@ -163,7 +163,7 @@ class ModelRunner:
 
     def _captured(self, shape: StepShape) -> tuple[StepTensors, torch.Tensor]:
         """What a graph of this shape runs: lengths up to the limit, adapters by what the routing will say."""
-        lora = self.lora.views(shape.tokens) if shape.lora and self.lora is not None else None
+        lora = self.lora.views(shape) if shape.lora and self.lora is not None else None
         limit = self.model_config.max_model_len
         return self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, lora)[:2]
 
@@ -176,18 +176,19 @@ class ModelRunner:
                 self.lora.load(load)
         adapters = self.state.adapters[plan.slots]
         adapted = self.lora is not None and bool(adapters.any())
-        shape = self.graphs.shape(plan, adapted) if self.graphs and not plan.prompt_rows else None
+        captured = self.graphs.shape(plan, adapted) if self.graphs and not plan.prompt_rows else None
+        shape = captured or StepShape(
+            plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots), plan.shared[2] > 0, adapted
+        )
+        rows = self.state.rows(plan, shape.rows)
         lora = None
         if adapted:
             assert self.lora is not None
-            lora = self.lora.batch(plan, adapters, None if shape is None else shape.tokens)
-        if shape is not None:
+            lora = self.lora.batch(plan, adapters, shape, captured is not None)
+        if captured is not None:
             assert self.graphs is not None
-            rows = self.state.rows(plan, shape.rows)
-            step, logits = self.graphs.replay(shape)
+            step, logits = self.graphs.replay(captured)
         else:
-            shape = StepShape(plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots), plan.shared[2] > 0)
-            rows = self.state.rows(plan, shape.rows)
             longest = int((plan.starts + plan.counts).max())
             step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora, plan)
         prompt: list[list[DeviceLogprobs]] = []
@@ -207,25 +208,27 @@ class ModelRunner:
         rows: StepRows,
         max_query_len: int,
         longest: int,
-        lora: LoRABatch | None = None,
+        lora: tuple[LoRABatch, LoRABatch | None] | None = None,
         plan: StepPlan | None = None,
     ) -> tuple[StepTensors, torch.Tensor, torch.Tensor]:
         """Inputs of the step, every row's logits [R, V] after its last token, and hidden states.
 
+        lora: adapters of the tokens, and of the rows where those are computed alone.
         Hidden states are those of all tokens [T, hidden] where the plan asks for more than the rows' last ones.
         plan: what is computed, None in a graph, which must hold for every plan.
         """
         step = self.state.prepare(rows, shape, longest)
-        few = shape.tokens >= 2 * shape.rows and lora is None and not (plan and plan.prompt_rows)
+        few = shape.few and not (plan and plan.prompt_rows)
         dense, sparse_lens = self._dense(plan, step) if plan is not None else ((), None)
         context = StepContext(
             rows.cu_seqlens, step.seq_lens, step.block_tables, step.slot_mapping, max_query_len if shape.mixed else 1,
-            longest, lora,
+            longest, lora[0] if lora else None,
             shared=self.state.shared(shape.rows) if shape.shared else None,
             rows=step.last if few else None,
             row_starts=self.state.row_starts[: shape.rows + 1],
             dense=dense,
             sparse_lens=sparse_lens,
+            row_lora=lora[1] if lora else None,
         )  # fmt: skip
         with step_context(context):
             hidden = self.model(step.input_ids, step.positions)

@@ -26,6 +26,7 @@ class StepContext:
     row_starts    [B+1] int32   0, 1, … B, with `rows`
     dense                       prompts of this step that attend to themselves alone: (first token, count)
     sparse_lens   [B]   int32   seq_lens, 0 for those in `dense`; None when all are in it
+    lora, row_lora              adapters of the tokens, and of `rows`
     """
 
     cu_seqlens_q: torch.Tensor
@@ -40,6 +41,11 @@ class StepContext:
     row_starts: torch.Tensor | None = None
     dense: tuple[tuple[int, int], ...] = ()
     sparse_lens: torch.Tensor | None = None
+    row_lora: LoRABatch | None = None
+
+    def adapters(self, count: int) -> LoRABatch | None:
+        """Those of all tokens, or of `rows` for an input of that size."""
+        return self.row_lora if self.rows is not None and count == self.rows.shape[0] else self.lora
 
 
 _current: StepContext | None = None

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from swiftlite_kernels.gemv import RowLoRA
+
 from .context import current_step
-from .lora import LoRAStore
+from .lora import LoRABatch, LoRAStore
 from .parallel import TPGroup, shard_size
 from .target import Target
 
@@ -61,11 +63,28 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
         """x [T, in] → [T, out]; without bias where the next kernel adds it."""
-        y = F.linear(x, self.weight, self.bias if with_bias else None)
-        lora = current_step().lora
-        if lora is not None and self.lora is not None:
-            lora.apply(self.lora, x, y)
+        found = self.adapters(x)
+        if found is None:
+            return self.project(x, with_bias)
+        lora, store = found
+        shrunk = lora.shrink(store, x)
+        y = self.project(x, with_bias)
+        lora.expand(store, shrunk, y)
         return y
+
+    def project(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
+        """The layer without adapters."""
+        return F.linear(x, self.weight, self.bias if with_bias else None)
+
+    def adapters(self, x: torch.Tensor) -> tuple[LoRABatch, LoRAStore] | None:
+        """The running step's adapters for x [T, in], and where this layer keeps theirs; None without any."""
+        lora = current_step().adapters(x.shape[0])
+        return None if lora is None or self.lora is None else (lora, self.lora)
+
+    def row_adapter(self, x: torch.Tensor, norm_weight: torch.Tensor | None = None) -> RowLoRA | None:
+        """What gemv needs of the adapter of a single token (LoRABatch.of_row)."""
+        found = self.adapters(x)
+        return None if found is None else found[0].of_row(found[1], x, norm_weight)
 
     def targets(self) -> dict[str, Target]:
         """By checkpoint tensor name."""

@@ -81,9 +81,14 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate_up = self.gate_up(x)
-        out = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=x.dtype, device=x.device)
-        silu_and_mul(out, gate_up)
+        out = torch.empty(x.shape[0], self.down.in_features, dtype=x.dtype, device=x.device)
+        found = self.gate_up.adapters(x)
+        if found is None:
+            silu_and_mul(out, self.gate_up.project(x))
+        else:
+            lora, store = found
+            shrunk = lora.shrink(store, x)
+            lora.expand_silu_and_mul(store, shrunk, self.gate_up.project(x), out)
         return self.down(out)
 
 
@@ -125,14 +130,18 @@ class DecoderLayer(nn.Module):
 
     def forward_row(self, positions: torch.Tensor, x: torch.Tensor) -> None:
         """The layer for a single token, in place in the stream x [1, hidden]: each product does what lies around it."""
-        qkv, gate_up = self.attention.qkv, self.mlp.gate_up
+        qkv, o, gate_up, down = self.attention.qkv, self.attention.o, self.mlp.gate_up, self.mlp.down
+        norm = self.input_norm
         projected = x.new_empty(1, qkv.weight.shape[0])
-        gemv(projected, x, qkv.weight, qkv.bias, None, self.input_norm.weight, self.input_norm.eps)
+        adapter = qkv.row_adapter(x, norm.weight)
+        gemv(projected, x, qkv.weight, qkv.bias, None, norm.weight, norm.eps, lora=adapter)
         attended = self.attention.attention(positions, projected, None)
-        gemv(x, attended, self.attention.o.weight, self.attention.o.bias, x)
-        active = x.new_empty(1, gate_up.weight.shape[0] // 2)
-        gemv(active, x, gate_up.weight, gate_up.bias, None, self.post_norm.weight, self.post_norm.eps, True)
-        gemv(x, active, self.mlp.down.weight, self.mlp.down.bias, x)
+        gemv(x, attended, o.weight, o.bias, x, lora=o.row_adapter(attended))
+        norm = self.post_norm
+        active = x.new_empty(1, down.in_features)
+        adapter = gate_up.row_adapter(x, norm.weight)
+        gemv(active, x, gate_up.weight, gate_up.bias, None, norm.weight, norm.eps, True, adapter)
+        gemv(x, active, down.weight, down.bias, x, lora=down.row_adapter(active))
 
 
 class Decoder(nn.Module):
@@ -161,7 +170,7 @@ class Decoder(nn.Module):
         """input_ids, positions [T] int64 → normalised hidden states [T, hidden], or of the context's rows only."""
         x, residual = self.embed(input_ids), None
         rows = current_step().rows
-        if x.shape[0] == 1 and self.rows_alone and current_step().lora is None:
+        if x.shape[0] == 1 and self.rows_alone:
             for layer in self.layers:
                 layer.forward_row(positions, x)
             return self.norm(x)

@@ -14,6 +14,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
+from swiftlite_kernels.gemv import RowLoRA  # noqa: E402
 from swiftlite_kernels.paged_lora import LoRARouting  # noqa: E402
 from swiftlite_kernels.step import StepRows, StepTensors  # noqa: E402
 
@@ -112,6 +113,7 @@ SLOTS, POSITIONS = torch.zeros(40, dtype=torch.int64), torch.zeros(40, dtype=tor
 SCALES, SLOPES = torch.ones(2, KV_HEADS), torch.ones(HEADS)
 LONGS = torch.zeros(40, dtype=torch.int64)
 ROUTING = (int32(0), int32(0), int32(1, 0), int32(0, 1, 1), int32(0, -1), torch.tensor([False]), int32(1))
+TILES = LoRARouting(int32(0, 0), int32(0, 16), int32(16, 3), torch.zeros(1, 24, dtype=torch.int32), int32(16), 16)
 
 
 def unified(cache, longest, *options):
@@ -150,13 +152,16 @@ CALLS = {
     'attention.unified_attention': unified(CACHE, 1, SLOPES, None, SLOPES, False, int32(0, 2, 16)),
     'attention.unified_attention fp8': unified(BYTES, 39, None, None, None, False),
     'attention.merge_attn_states': (Q, Q, torch.zeros(HEADS, 40), Q, torch.zeros(HEADS, 40)),
-    'gemv.gemv': (bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True),
+    'gemv.gemv': (bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True, None),
     'lora.lora_shrink': (bf16(1, 64), [bf16(1, 8, 64)], torch.zeros(1, 1, 8), *ROUTING, 1.0),
     'lora.lora_expand': (torch.zeros(1, 1, 8), [bf16(1, 64, 8)], bf16(1, 64), *ROUTING, 0, True),
-    'paged_lora.add_lora': (
-        bf16(40, 96), bf16(40, 64), bf16(2, 32, 64), bf16(32, 96), [64, 32],
-        LoRARouting(int32(0, 0), int32(0, 16), int32(16, 3), torch.zeros(1, 16, dtype=torch.int32), int32(16), 16),
+    'gemv.gemv adapter': (
+        bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True,
+        RowLoRA(torch.zeros(3, 1, 32), bf16(32, 128), [64, 64], TILES),
     ),
+    'paged_lora.shrink': (bf16(40, 64), bf16(2, 32, 64), TILES, bf16(64)),
+    'paged_lora.expand': (bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), [64, 32], TILES),
+    'paged_lora.expand_silu_and_mul': (bf16(40, 48), bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), TILES),
     'sampling.philox_uniform': (LONGS[:2], LONGS[:2], 5000),
     'sampling.sample': (torch.zeros(2, 5000), ROW, int32(5, 0), ROW, ROW, LONGS[:2], LONGS[:2]),
     'sampling.apply_repetition_penalties': (bf16(2, 50), *torch.zeros(2, 2, 50, dtype=torch.bool), ROW),

@@ -12,16 +12,22 @@ TILE = 16
 def routing(runs, ranks, pool, device):
     """Tiles for runs of (adapter or None, tokens), over adapters of `ranks` at random places of a pool."""
     places = torch.randperm(pool).tolist()
+    ranks = [*ranks, 0]  # the last one stands for no adapter
     table = torch.zeros(len(ranks), max(ranks), dtype=torch.int32)
     for i, rank in enumerate(ranks):
         table[i, :rank] = torch.tensor([places.pop() for _ in range(rank)])
     tiles, token = [(0, 0, 0)], 0  # one that is not used
     for adapter, count in runs:
-        for first in range(0, count, TILE) if adapter is not None else ():
-            tiles.append((adapter, token + first, min(TILE, count - first)))
+        for first in range(0, count, TILE):
+            tiles.append((len(ranks) - 1 if adapter is None else adapter, token + first, min(TILE, count - first)))
         token += count
     columns = [torch.tensor(c, dtype=torch.int32, device=device) for c in zip(*tiles, strict=True)]
     return LoRARouting(*columns, table.to(device), torch.tensor(ranks, dtype=torch.int32, device=device), TILE), token
+
+
+def add_lora(target, y, x, a, b, widths, where):
+    ops = target.ops('paged_lora')
+    ops.expand(y, ops.shrink(x, a, where, None), b, widths, where)
 
 
 RUNS = st.lists(st.tuples(st.sampled_from([None, 0, 1, 2]), st.integers(1, 37)), min_size=1, max_size=5)
@@ -49,7 +55,7 @@ def test_every_token_gets_its_adapter(target, runs, widths, inner, ranks, dtype)
             columns = slice(sum(widths[:s]), sum(widths[: s + 1]))
             expected[part, columns] += x[part].double() @ a[s, rows].double().t() @ b[rows, columns].double()
     before = y.clone()
-    target.ops('paged_lora').add_lora(y, x, a, b, widths, where)
+    add_lora(target, y, x, a, b, widths, where)
     assert naive.error(y, expected) < naive.TOLERANCE[dtype]
     token = 0
     for adapter, count in runs:
@@ -61,8 +67,10 @@ def test_every_token_gets_its_adapter(target, runs, widths, inner, ranks, dtype)
 def test_no_tokens(target):
     where, _ = routing([(0, 3)], [8], 8, target.device)
     empty = torch.empty(0, 16, device=target.device)
-    target.ops('paged_lora').add_lora(empty, empty, torch.ones(1, 8, 16, device=target.device),
-                                      torch.ones(8, 16, device=target.device), [16], where)
+    a, b = torch.ones(2, 8, 16, device=target.device), torch.ones(8, 16, device=target.device)
+    add_lora(target, empty, empty, a[:1], b, [16], where)
+    ops = target.ops('paged_lora')
+    ops.expand_silu_and_mul(empty[:, :8], empty, ops.shrink(empty, a, where, None), b, where)
 
 
 @pytest.mark.parametrize('split', [1, 7])
@@ -73,7 +81,42 @@ def test_shares_of_a_long_input_add_up(target, split):
     x = torch.randn(tokens, inner, device=target.device)
     a, b = torch.randn(1, 20, inner, device=target.device) / inner**0.5, torch.randn(20, 40, device=target.device)
     y = torch.zeros(tokens, 40, device=target.device)
-    target.ops('paged_lora').add_lora(y, x, a, b, [40], where)
+    add_lora(target, y, x, a, b, [40], where)
     rows = where.pool_rows[0, :16].long()
     exact = x.double() @ a[0, rows].double().t() @ b[rows].double()
     assert naive.error(y, exact) < naive.TOLERANCE[torch.float32]
+
+
+@given(runs=RUNS, width=st.sampled_from([16, 130, 300]), ranks=st.lists(st.sampled_from([1, 16, 40]), min_size=3,
+       max_size=3), normed=st.booleans(), dtype=st.integers(0, 2))
+def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype):
+    """Bit by bit what expanding into the output and gating it give."""
+    dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
+    pool, inner = sum(ranks) + 9, 72
+    where, tokens = routing(runs, ranks, pool, device)
+    x = torch.randn(tokens, inner, device=device).to(dtype)
+    a = (torch.randn(2, pool, inner, device=device) / inner**0.5).to(dtype)
+    b = torch.randn(pool, 2 * width, device=device).to(dtype)
+    gain = torch.rand(inner, device=device).to(dtype) if normed else None
+    y = torch.randn(tokens, 2 * width, device=device).to(dtype)
+    before, out = y.clone(), torch.full((tokens, width), float('nan'), device=device, dtype=dtype)
+    ops = target.ops('paged_lora')
+    shrunk = ops.shrink(x, a, where, gain)
+    ops.expand_silu_and_mul(out, y, shrunk, b, where)
+    assert torch.equal(y, before)
+    ops.expand(y, ops.shrink(x if gain is None else x * gain, a, where, None), b, [width, width], where)
+    two = torch.empty_like(out)
+    target.ops('activation').silu_and_mul(two, y)
+    assert torch.equal(out, two)
+    token, want = 0, before.double()
+    for adapter, count in runs:
+        part = slice(token, token + count)
+        token += count
+        if adapter is not None:
+            rows = where.pool_rows[adapter, : ranks[adapter]].long()
+            scaled = (x if gain is None else x * gain)[part].double()
+            for s in (0, 1):
+                columns = slice(s * width, (s + 1) * width)
+                want[part, columns] += scaled @ a[s, rows].double().t() @ b[rows, columns].double()
+    gate, up = want.chunk(2, -1)
+    assert naive.error(out, torch.nn.functional.silu(gate) * up) < 2 * naive.TOLERANCE[dtype]

@@ -54,7 +54,8 @@ SIGNATURES = {
         'q, k, v, o, b_start_loc, b_seq_len, max_input_len, is_causal=True, softmax_scale=None, '
         'sliding_window_q=None, sliding_window_k=None',
     'gemv.gemv':
-        'out, x, weight, bias=None, residual=None, norm_weight=None, epsilon=1e-06, gated=False',
+        'out, x, weight, bias=None, residual=None, norm_weight=None, epsilon=1e-06, gated=False, '
+        'lora=None',
     'lora.lora_shrink':
         'inputs, lora_a_weights, output_tensor, token_lora_mapping, token_indices_sorted_by_lora_ids, '
         'num_tokens_per_lora, lora_token_start_loc, lora_ids, no_lora_flag_cpu, num_active_loras, scaling',
@@ -62,7 +63,9 @@ SIGNATURES = {
         'inputs, lora_b_weights, output_tensor, token_lora_mapping, token_indices_sorted_by_lora_ids, '
         'num_tokens_per_lora, lora_token_start_loc, lora_ids, no_lora_flag_cpu, num_active_loras, offset_start=0, '
         'add_inputs=False',
-    'paged_lora.add_lora': 'y, x, a, b, widths, routing',
+    'paged_lora.shrink': 'x, a, routing, norm_weight=None',
+    'paged_lora.expand': 'y, shrunk, b, widths, routing',
+    'paged_lora.expand_silu_and_mul': 'out, y, shrunk, b, routing',
     'sampling.sample': 'logits, temperature, top_k, top_p, min_p, seeds, positions',
     'sampling.philox_uniform': 'seeds, positions, vocab',
     'sampling.apply_repetition_penalties': 'logits, prompt_mask, output_mask, repetition_penalties',

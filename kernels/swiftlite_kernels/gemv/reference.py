@@ -3,15 +3,22 @@
 import torch
 import torch.nn.functional as F
 
+from swiftlite_kernels.gemv import RowLoRA
+from swiftlite_kernels.paged_lora.reference import expand
+
 
 def gemv(
     out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
-    norm_weight: torch.Tensor | None, epsilon: float, gated: bool,
+    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, lora: RowLoRA | None,
 ) -> None:
-    x = x.float()
+    x, scale = x.float(), torch.ones(1, 1, device=x.device)
     if norm_weight is not None:
-        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * norm_weight.float()
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
+        x = x * norm_weight.float()
     y = x @ weight.float().T
+    if lora is not None:
+        expand(y, lora.shrunk, lora.b.float(), lora.widths, lora.routing)
+    y *= scale
     if bias is not None:
         y += bias.float()
     if gated:

@@ -10,7 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import begin, divide, early_launch, exp
+from swiftlite_kernels.gemv import RowLoRA
+from swiftlite_kernels.triton import begin, divide, early_launch, exp, next_power_of_2
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,26 @@ def add_step(acc, up, squares, tile, other, x, norm_weight, k, inner, NORM: tl.c
 
 
 @triton.jit
+def adapter_columns(
+    shrunk, b, pool_rows, rank, splits, s, column, live, slice_size, part_size, b_row,
+    SPLITS: tl.constexpr, RANKS: tl.constexpr,
+):
+    """What an adapter adds to columns [C]; s [C]: the slice each lies in."""
+    split, r = tl.arange(0, SPLITS)[:, None, None], tl.arange(0, RANKS)
+    has = r < rank
+    at = shrunk + split * part_size + (s * slice_size)[None, :, None] + r[None, None, :]
+    half = tl.sum(tl.load(at, (split < splits) & has[None, None, :], other=0.0), 0)
+    pool = tl.load(pool_rows + r, has, other=0).to(tl.int64)
+    b_tile = tl.load(b + pool[None, :] * b_row + column[:, None], live[:, None] & has[None, :], other=0.0)
+    return tl.sum(half * b_tile.to(tl.float32), 1)
+
+
+@triton.jit(do_not_specialize=['splits'])
 def gemv_kernel(
     out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight_row,
-    NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, COLUMNS: tl.constexpr,
-    INNER: tl.constexpr, EARLY: tl.constexpr,
+    shrunk, b, adapters, pool_rows, ranks, splits, n0, n1, slice_size, part_size, b_row, table_row,
+    NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, LORA: tl.constexpr,
+    SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (COLUMNS columns); `other` and `up` belong to the second half of a gated weight."""
     column, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, INNER)
@@ -60,6 +77,17 @@ def gemv_kernel(
         other = tl.load(partner + first, mask, other=0.0) if GATED else tile
         acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, first + k, inner, NORM, GATED)
     y, z = tl.sum(acc, 1), tl.sum(up, 1)
+    if LORA:
+        adapter = tl.load(adapters)
+        rank, table = tl.load(ranks + adapter), pool_rows + adapter * table_row
+        s = (column >= n0).to(tl.int32) + (column >= n0 + n1).to(tl.int32)
+        y += adapter_columns(
+            shrunk, b, table, rank, splits, s, column, live, slice_size, part_size, b_row, SPLITS, RANKS
+        )
+        if GATED:
+            z += adapter_columns(
+                shrunk, b, table, rank, splits, s + 1, column + width, live, slice_size, part_size, b_row, SPLITS, RANKS
+            )
     if NORM:
         scale = tl.rsqrt(tl.sum(squares, 0) / inner + epsilon)
         y, z = y * scale, z * scale
@@ -89,14 +117,26 @@ def gemv_tiles(width: int, inner: int, gated: bool) -> Tiles:
 
 def gemv(
     out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
-    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, tiles: Tiles | None = None,
+    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, lora: RowLoRA | None = None,
+    tiles: Tiles | None = None,
 ) -> None:
     if any(t.stride(-1) != 1 for t in (out, x, weight) if t.shape[-1] > 1):
         raise ValueError('out, x and weight must have contiguous rows')
     inner, width = x.shape[1], weight.shape[0] // (2 if gated else 1)
     tiles = tiles or gemv_tiles(width, inner, gated)
+    adapter: tuple[object, ...] = (None,) * 5 + (0,) * 7
+    splits = ranks = 1
+    if lora is not None:
+        at, splits, ranks = lora.routing, lora.shrunk.shape[0], next_power_of_2(lora.routing.pool_rows.shape[1])
+        n0, n1 = (*lora.widths, 0)[:2] if len(lora.widths) > 1 else (weight.shape[0], 0)
+        slice_size = lora.shrunk.shape[2] // len(lora.widths)
+        adapter = (
+            lora.shrunk, lora.b, at.adapters, at.pool_rows, at.ranks, splits, n0, n1, slice_size, lora.shrunk.stride(0),
+            lora.b.stride(0), at.pool_rows.stride(0),
+        )
     gemv_kernel[(triton.cdiv(width, tiles.columns),)](
-        out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0),
+        out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0), *adapter,
         NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
+        LORA=lora is not None, SPLITS=next_power_of_2(splits), RANKS=max(ranks, 8),
         COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
     )

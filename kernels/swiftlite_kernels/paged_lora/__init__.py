@@ -1,4 +1,8 @@
-"""Adapters of mixed ranks in pages of one pool, added to a linear layer's output (Sheng et al. 2024, S-LoRA)."""
+"""Adapters of mixed ranks in pages of one pool, beside a linear layer (Sheng et al. 2024, S-LoRA).
+
+The product x Aᵀ B of an adapter is computed in two halves: `shrink`, which needs the layer's input only and may run
+beside the layer's own product, and an expansion into its output.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +11,15 @@ import torch
 
 from swiftlite_kernels.dispatch import backend
 
-__all__ = ['LoRARouting', 'add_lora']
+__all__ = ['LoRARouting', 'expand', 'expand_silu_and_mul', 'shrink']
 
 
 @dataclass(frozen=True)
 class LoRARouting:
     """Which adapter a step's tokens go to: N tiles of up to `tile` neighbouring tokens of one adapter.
 
-    Tokens in no tile have no adapter; unused tiles have count 0. All int32, on the device.
+    Every token is in a tile, those without an adapter in tiles of one of rank 0; unused tiles have count 0. All int32,
+    on the device.
     """
 
     adapters: torch.Tensor  # [N], row of pool_rows
@@ -25,12 +30,34 @@ class LoRARouting:
     tile: int
 
 
-def add_lora(
-    y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, widths: Sequence[int], routing: LoRARouting
-) -> None:
-    """y[t, columns of slice s] += (x[t] A_sᵀ) B_s, with A, B of t's adapter; others are left alone.
+def shrink(
+    x: torch.Tensor, a: torch.Tensor, routing: LoRARouting, norm_weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """x[t] A_sᵀ with A of t's adapter, in parts to be added up: fp32 [parts, T, S * R16].
 
-    y [T, ΣN] and x [T, K], rows contiguous; a [S, P, K] and b [P, ΣN]: a pool of P ranks, b carries the scaling;
-    widths: N of each of up to 4 slices. The product of rank r is rounded to the dtype, as two linear layers do.
+    x [T, K], rows contiguous; a [S, P, K], a pool of P ranks; R16: R of the routing, up to a multiple of 16. Ranks that
+    an adapter does not have are left unwritten. norm_weight [K]: x is multiplied by it first.
     """
-    backend('paged_lora', y).add_lora(y, x, a, b, widths, routing)
+    return backend('paged_lora', x).shrink(x, a, routing, norm_weight)
+
+
+def expand(
+    y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, widths: Sequence[int], routing: LoRARouting
+) -> None:
+    """y[t, columns of slice s] += shrunk B_s for every token with an adapter; others are left alone.
+
+    y [T, ΣN], rows contiguous; shrunk from `shrink`; b [P, ΣN] carries the scaling; widths: N of each of up to 4
+    slices. The product of rank r is rounded to the dtype, as two linear layers do.
+    """
+    backend('paged_lora', y).expand(y, shrunk, b, widths, routing)
+
+
+def expand_silu_and_mul(
+    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting
+) -> None:
+    """`expand` into y [T, 2N], then silu(first half) * second half into out [T, N]: y is read once and left as it is.
+
+    Rounded as the two steps would round.
+    """
+    backend('paged_lora', y).expand_silu_and_mul(out, y, shrunk, b, routing)
+

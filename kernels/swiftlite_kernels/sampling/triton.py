@@ -195,7 +195,7 @@ def check_kernel(
     CHUNKS: tl.constexpr, STEP: tl.constexpr, PARTS: tl.constexpr, TOP_K: tl.constexpr, MIN_P: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Program (row, part), for rows with top_p alone: mass above the winner and the next one, of one step in `parts`."""
+    """Program (row, part), for rows with top_p alone: mass above the winner and the next one, one step in `parts`."""
     begin(EARLY)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     heat = tl.load(temperature + row)
@@ -499,8 +499,8 @@ def sample(
         above = torch.empty(rows, 2, PARTS, dtype=torch.float32, device=device)
         check_kernel[(rows, part_count)](
             logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, tops, scores, winners, winner_logits,
-            above, chunks, part_count, CHUNKS=next_power_of_2(chunks), STEP=CHECK_STEP, PARTS=PARTS, TOP_K=top_k is not None,
-            MIN_P=min_p is not None, **early_launch(logits), num_warps=CHECK_WARPS,
+            above, chunks, part_count, CHUNKS=next_power_of_2(chunks), STEP=CHECK_STEP, PARTS=PARTS,
+            TOP_K=top_k is not None, MIN_P=min_p is not None, **early_launch(logits), num_warps=CHECK_WARPS,
         )
     pick_kernel[(rows,)](
         out, logits, logits.stride(0), vocab, temperature, top_k, top_p, min_p, seeds, positions, tops, masses, scores,
