@@ -1,10 +1,16 @@
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+# nothing is left behind in a home folder
+atexit.register(shutil.rmtree, cache := tempfile.mkdtemp(prefix='swiftlite-tests-'), ignore_errors=True)
+os.environ['SWIFTLITE_CACHE'] = cache
 os.environ.setdefault('SWIFTLITE_CPU_KVCACHE_GIB', '0.25')  # of each engine, wherever it is started
 
 # the same inputs in every run, however slow the machine; --hypothesis-profile=long draws others, and more

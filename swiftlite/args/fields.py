@@ -61,8 +61,9 @@ class Args:
                 continue
             if f.metadata['choices'] is not None:
                 object.__setattr__(self, f.name, _choose(f.name, value, f.metadata['choices']))
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                _in_range(f.name, value, f.metadata['low'], f.metadata['high'])
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, (int, float)) and not isinstance(number, bool):
+                    _in_range(f.name, number, f.metadata['low'], f.metadata['high'])
         self.check()
 
     def check(self) -> None:

@@ -55,12 +55,10 @@ LLAMA_FACTORY = table(
     needless('a run always gets a folder of its own', 'overwrite_output_dir'),
     needless(BY_ITSELF, 'overwrite_cache preprocessing_num_workers flash_attn low_cpu_mem_usage'),
     needless('loss curves are drawn whenever matplotlib is there', 'plot_loss'),
-    refused('use --max_length, and --truncation_strategy truncation_left to cut longer rows', 'cutoff_len'),
+    refused('use --max_length, and --truncation_strategy right to cut longer rows', 'cutoff_len'),
     refused(NUMBER, 'max_samples'),
     refused('give the files themselves, or --custom_dataset_info', 'dataset_dir=data'),
     refused('use --val_dataset', 'eval_dataset'),
-    refused('a message that says "loss": false is not learnt, every other assistant turn is', 'train_on_prompt'),
-    refused('a message that says "loss": false is not learnt, every other assistant turn is', 'mask_history'),
     refused(LATER, 'loraplus_lr_ratio pissa_init additional_target freeze_trainable_layers=2'),
 )
 
@@ -127,14 +125,13 @@ SFT = table(
     refused('held-out data keeps its order', 'val_dataset_shuffle'),
     refused(
         'give --dataset several names and files: a.jsonl#1000 b.jsonl',
-        'train_dataset_mix_ratio=0.0 train_dataset_mix_ds=ms-bench interleave_prob',
+        'train_dataset_mix_ratio=0.0 train_dataset_mix_ds=ms-bench',
     ),
     refused('write the number behind the data set: --val_dataset my.jsonl#100', 'val_dataset_sample=-1'),
     refused(SPREAD, 'deepspeed deepspeed_config_path fsdp fsdp_config fsdp_num=1 tp=1 pp=1 zero_hpz_partition_size'),
     refused(OPTIMIZER, 'optim=adamw_torch|adamw_torch_fused optimizer lr_scheduler_kwargs'),
     refused(
-        'every assistant turn carries the loss, but those that say "loss": false',
-        'use_loss_scale loss_scale=default loss_scale_config_path=default',
+        'a token is learned or it is not: --loss_scale says which', 'use_loss_scale loss_scale_config_path=default'
     ),
     refused('every batch is used', 'dataloader_drop_last'),
     refused(

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import DataArgs, NumberArgs, PromptArgs, WeightsArgs
+from swiftlite.args.groups import NumberArgs, PromptArgs, WeightsArgs
+from swiftlite.args.training_data import TrainingDataArgs
 from swiftlite.errors import UsageError
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'constant_with_warmup', 'polynomial', 'cosine_with_restarts')
@@ -12,7 +13,7 @@ REPORTS = ('tensorboard', 'none')
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
+class SftArgs(TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
     """Fine-tune a model: a LoRA, or all of its weights."""
 
     summary: ClassVar[str] = 'Fine-tune a model on conversations: a LoRA, or all of its weights.'
@@ -42,14 +43,6 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         0.05, 'dropout of its input', group='tuner', aliases=('lora_dropout_p',), low=0, high=0.99
     )
     use_rslora: bool = arg(False, 'scale by alpha / √rank', group='tuner')
-
-    max_length: int | None = arg(2048, 'longest row in tokens; -1 for no limit', group='data', low=-1)
-    truncation_strategy: str = arg(
-        'delete',
-        'what becomes of longer rows: delete drops them, truncation_left keeps their end',
-        group='data',
-        choices={'delete': 'delete', 'truncation_left': 'truncation_left', 'left': 'truncation_left'},
-    )
 
     group_by_length: bool = arg(
         False, 'batches of rows of similar length: less padding, in exchange for less random batches', group='data'
@@ -132,10 +125,6 @@ class SftArgs(DataArgs, NumberArgs, PromptArgs, WeightsArgs):
         self.fill('save_steps', self.eval_steps)
         if self.max_steps == 0:
             raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
-        if self.max_length == 0:
-            raise UsageError('--max_length 0 leaves no rows: give more, or -1 for no limit')
-        if self.max_length is not None and self.max_length < 0:
-            object.__setattr__(self, 'max_length', None)
         self._check_packing()
 
     def _check_packing(self) -> None:

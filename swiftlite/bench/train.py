@@ -23,7 +23,7 @@ from ..errors import UsageError
 from ..hub import local_path
 from ..registry.resolve import complete
 from ..train.collate import BatchSampler
-from ..train.encode import EncodedRows
+from ..train.encoded import EncodedRows
 from ..train.model import (
     LARGE,
     load_model,
@@ -190,15 +190,12 @@ def rows_of(args: TrainBenchArgs, model: Model) -> EncodedRows:
 
 def encoded(args: TrainBenchArgs, folder: str) -> EncodedRows:
     """The rows of --dataset, all of them to train on."""
-    from ..data.split import read_split
     from ..template import get_template
-    from ..train.sft import encode
+    from ..train.data import training_data
 
     source = complete(args.source(), folder)
     template = get_template(args.template_type or source.template, load_tokenizer(folder), **args.template_options())
-    given = replace(args.training(), dataset_test_ratio=0.0)
-    rows, _, drops = read_split(given)
-    return encode('training data', rows, template, given, drops[0])[0]
+    return training_data(replace(args.training(), dataset_test_ratio=0.0), template, folder)[0]
 
 
 def cases(args: TrainBenchArgs) -> list[Case]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from swiftlite.data.columns import RowError, to_conversation
 from swiftlite.data.files import SUFFIXES, Drops, records
+from swiftlite.data.mix import repeats
 from swiftlite.data.sources import Source, parse
 from swiftlite.errors import UsageError
 
@@ -92,10 +93,7 @@ def load_parts(
 
 def repeated(part: Part, seed: int) -> list[Row]:
     """`count` rows: all as often as they fit, then a sample without repetition."""
-    if not part.rows:
-        return []
-    whole, rest = divmod(part.count, len(part.rows))
-    return part.rows * whole + random.Random(seed).sample(part.rows, rest)
+    return [part.rows[place] for place in repeats(len(part.rows), part.count, seed)]
 
 
 def _named(source: Source, who: Names | None) -> list[Row]:

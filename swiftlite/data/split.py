@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from swiftlite.args.groups import DataArgs
-from swiftlite.data.rows import Drops, Part, Row, load_parts, load_rows, names, repeated
+from swiftlite.data.rows import Drops, Part, Row, load_parts, load_rows, names
 
 T = TypeVar('T')
 
@@ -20,34 +21,49 @@ def held_out(rows: Sequence[T], ratio: float, seed: int) -> tuple[list[T], list[
     return [row for i, row in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
 
-def split_parts(parts: Sequence[Part], ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(training rows, held-out rows), where no training row says the same as a held-out one.
+@dataclass(frozen=True)
+class Split:
+    """Rows to train on, a part for each value of --dataset, those that are held out, and what was dropped of either."""
 
-    The share is one of the distinct rows, each held out once. What is left of a part is then repeated, up to what was
-    wanted less what was taken.
+    parts: list[Part]
+    held_out: list[Row]
+    drops: Drops
+    held_out_drops: Drops
+
+
+def split_parts(parts: Sequence[Part], ratio: float, seed: int) -> tuple[list[Part], list[Row]]:
+    """(parts to train on, held-out rows), where no training row says the same as a held-out one.
+
+    The share is one of the distinct rows, each held out once. What is wanted of a part is less by what was taken of it,
+    so that rows come several times only after that.
     """
     if ratio <= 0:
-        return [row for part in parts for row in repeated(part, seed)], []
+        return list(parts), []
     distinct = list({row.key: row for part in parts for row in part.rows}.values())
     _, held = held_out(distinct, ratio, seed)
     keys = {row.key for row in held}
     training = []
     for part in parts:
         left = [row for row in part.rows if row.key not in keys]
-        training += repeated(Part(left, max(part.count - (len(part.rows) - len(left)), 0)), seed)
+        training.append(Part(left, max(part.count - (len(part.rows) - len(left)), 0)))
     return training, held
 
 
-def read_split(args: DataArgs, *, answered: bool = True) -> tuple[list[Row], list[Row], tuple[Drops, Drops]]:
-    """(training rows, held-out rows, what was dropped while reading either).
+def read_split(args: DataArgs, *, answered: bool = True, strict: bool = False) -> Split:
+    """The rows that `args` names.
 
     The held-out rows are --val_dataset, or a share of --dataset: the same rows for the same arguments. With `answered`
     off, those of --val_dataset need no answer.
+
+    Raises:
+        SwiftliteError: with `strict`, a row cannot be read.
     """
     who = names(args.model_name, args.model_author)
-    drops = Drops(), Drops()
+    drops = Drops(strict=strict), Drops(strict=strict)
     if args.val_dataset:
-        rows = load_rows(args.dataset, who, args.dataset_seed, drops[0])
-        return rows, load_rows(args.val_dataset, who, args.dataset_seed, drops[1], answered=answered), drops
-    parts = load_parts(args.dataset, who, args.dataset_seed, drops[0])
-    return *split_parts(parts, args.dataset_test_ratio, args.dataset_seed), drops
+        parts = load_parts(args.dataset, who, args.dataset_seed, drops[0])
+        held = load_rows(args.val_dataset, who, args.dataset_seed, drops[1], answered=answered)
+    else:
+        parts = load_parts(args.dataset, who, args.dataset_seed, drops[0])
+        parts, held = split_parts(parts, args.dataset_test_ratio, args.dataset_seed)
+    return Split(parts, held, *drops)

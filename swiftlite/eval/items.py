@@ -65,9 +65,9 @@ def read_sets(args: EvalArgs) -> list[EvalSet]:
         drops = Drops()
         sets.append(_set(name, load_rows(specs, who, args.dataset_seed, drops, answered=False), drops, args))
     if args.dataset or args.val_dataset:
-        _, rows, (_, drops) = read_split(args, answered=False)
+        split = read_split(args, answered=False)
         title = '+'.join(map(_title, args.val_dataset)) or f'{"+".join(map(_title, args.dataset))}-held-out'
-        sets.append(_set(title, rows, drops, args))
+        sets.append(_set(title, split.held_out, split.held_out_drops, args))
     if not sets:  # a checkpoint that is there says which data, or is refused
         args.source()
         raise UsageError(f"--load_dataset_config: '{args.ckpt_dir}' names no data")

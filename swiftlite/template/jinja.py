@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from swiftlite.errors import SwiftliteError
@@ -57,6 +58,12 @@ class JinjaTemplate(Template):
             thinking='optional' if 'enable_thinking' in source else None,
         )
         super().__init__(spec, tokenizer, default_system=default_system, enable_thinking=enable_thinking)
+        self._source = source
+
+    @property
+    def identity(self) -> str:
+        today = f'{datetime.now():%d %b %Y}' if 'strftime_now' in self._source else ''
+        return repr((super().identity, self._source, today))
 
     def render(
         self,

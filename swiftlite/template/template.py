@@ -119,16 +119,26 @@ class Template:
             return ''.join(piece.text for piece in pieces[:-1]).removesuffix(self._end)
         return ''.join(p.text for p in pieces) + (self.spec.assistant_start + lead if add_generation_prompt else '')
 
-    def encode_training(self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None) -> Encoded:
+    def encode_training(
+        self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None, loss_scale: str = 'default'
+    ) -> Encoded:
         """Token ids and labels: every assistant turn and its end token carry the loss, unless it says 'loss': False.
 
+        `loss_scale` 'last_round': those behind the last message of the user alone; 'all': every token; with
+        'ignore_empty_think', also behind a '+', an empty thought at the start of a turn is not learned.
         A lone message of the role 'text' is learned as it stands, up to an end-of-sequence token.
         """
+        chosen = loss_scale.split('+')
+        learn_all = 'all' in chosen
         if len(messages) == 1 and messages[0]['role'] == 'text':
             ids = self.tokenizer.encode(messages[0]['content'], verbose=False)
             eos = self.tokenizer.eos_token_id
             ids = ids if eos is None or ids[-1:] == [eos] else [*ids, eos]
             return Encoded(ids, list(ids))
+        if learn_all and any(message.get('loss') is False for message in messages):
+            raise SwiftliteError("a message says 'loss': false, but with --loss_scale all every token is learned")
+        if 'last_round' in chosen:
+            messages = last_round(messages)
         input_ids: list[int] = []
         labels: list[int] = []
         untrained, before = '', ''
@@ -136,14 +146,23 @@ class Template:
             if not piece.trained:
                 untrained += piece.text
                 continue
-            for text, trained in ((untrained, False), (piece.text, True)):
+            learned = piece.text
+            if 'ignore_empty_think' in chosen and learned.startswith(NONE):
+                untrained, learned = untrained + NONE, learned.removeprefix(NONE)
+            for text, trained in ((untrained, False), (learned, True)):
                 ids = self._tokenize(text, first=not input_ids and not trained, before=before)
                 input_ids += ids
-                labels += ids if trained else [IGNORE] * len(ids)
+                labels += ids if trained or learn_all else [IGNORE] * len(ids)
                 before = text
             untrained = ''
         ids = self._tokenize(untrained, first=not input_ids, before=before)
-        return Encoded(input_ids + ids, labels + [IGNORE] * len(ids))
+        return Encoded(input_ids + ids, labels + (ids if learn_all else [IGNORE] * len(ids)))
+
+    @property
+    def identity(self) -> str:
+        """What `encode_training` depends on beside the tokenizer; the same text for templates that write the same."""
+        today = f'{datetime.now():%d %b %Y}' if TODAY in self.spec.system_intro else ''
+        return repr((self.spec, self.default_system, self.enable_thinking, today))
 
     def parse_tool_calls(self, text: str) -> tuple[str | None, list[dict[str, Any]]]:
         """Split a reply into its text (None if empty) and its tool calls, whose arguments are JSON text."""
@@ -337,6 +356,13 @@ class Template:
                 f"the template '{self.spec.name}' takes one user message and its answer: "
                 'this is a completion model, not a chat model'
             )
+
+
+def last_round(messages: Sequence[Message]) -> list[Message]:
+    """The messages, with every answer before the last message of the user as context alone."""
+    last = max((index for index, message in enumerate(messages) if message['role'] == 'user'), default=-1)
+    earlier = [{**m, 'loss': False} if m['role'] == 'assistant' else m for m in messages[: last + 1]]
+    return [*earlier, *messages[last + 1 :]]
 
 
 def content_text(message: Message, index: int, optional: bool = False) -> str:

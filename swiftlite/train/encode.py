@@ -1,55 +1,33 @@
-"""Conversations encoded for training: flat token arrays, and what became of every row."""
+"""Conversations encoded for training, and what became of every row."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
+from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.forked import forked
+
+NO_TARGET = 'no token to learn from'
+MANY_DROPPED = 0.1  # share of the rows above which a warning is printed
 
 
 @dataclass(frozen=True)
-class EncodedRows:
-    """Token ids and labels of all rows, end to end; row i is [offsets[i], offsets[i + 1])."""
+class EncodeOptions:
+    """How rows become tokens.
 
-    input_ids: np.ndarray  # [T] int32
-    labels: np.ndarray  # [T] int32, -100 where there is no loss
-    offsets: np.ndarray  # [rows + 1] int64
+    Rows that are longer than `max_length` tokens: 'delete' drops them, 'left' cuts off their start, 'right' their end,
+    'split' makes several rows of a text and drops conversations. `loss_scale`: as Template.encode_training takes it.
+    """
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        part = slice(self.offsets[index], self.offsets[index + 1])
-        return self.input_ids[part], self.labels[part]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-    @classmethod
-    def of(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> 'EncodedRows':
-        """From (input_ids, labels) of each row."""
-        offsets = np.zeros(len(pairs) + 1, dtype=np.int64)
-        np.cumsum([len(ids) for ids, _ in pairs], out=offsets[1:])
-        flat = [
-            np.fromiter((token for pair in pairs for token in pair[part]), dtype=np.int32, count=int(offsets[-1]))
-            for part in (0, 1)
-        ]
-        return cls(flat[0], flat[1], offsets)
-
-    @classmethod
-    def join(cls, parts: Sequence['EncodedRows']) -> 'EncodedRows':
-        """The rows of all parts in their order."""
-        if not parts:
-            return cls.of([])
-        lengths = np.concatenate([part.lengths for part in parts])
-        flat = [np.concatenate(arrays) for arrays in zip(*((p.input_ids, p.labels) for p in parts), strict=True)]
-        return cls(flat[0], flat[1], np.concatenate([[0], np.cumsum(lengths)]))
+    max_length: int | None = None
+    truncation_strategy: str = 'delete'
+    loss_scale: str = 'default'
 
 
 @dataclass(frozen=True)
@@ -60,81 +38,133 @@ class EncodeReport:
     truncated: int
     trained_tokens: int
     percentiles: dict[str, int]  # of the kept rows' lengths in tokens
+    longest: int  # tokens of the longest row before anything was dropped or cut
     drops: Drops
 
     def lines(self, title: str) -> list[str]:
         """The lines printed before training."""
-        lines = [f'{title}: {self.kept} rows kept, {self.drops.total} dropped, {self.truncated} truncated']
+        dropped = self.drops.total
+        lines = [f'{title}: {self.kept} rows kept, {dropped} dropped, {self.truncated} truncated']
         lines += [f'  dropped {line}' for line in self.drops.lines()]
+        if dropped > MANY_DROPPED * (self.kept + dropped):
+            lines.append(f'  warning: {dropped / (self.kept + dropped):.0%} of the rows were dropped')
         if self.kept:
             shape = ', '.join(f'{name} {value}' for name, value in self.percentiles.items())
-            lines.append(f'  tokens a row: {shape}; {self.trained_tokens} tokens carry the loss')
+            over = f' ({self.longest} before truncation)' if self.longest > self.percentiles['max'] else ''
+            lines.append(f'  tokens a row: {shape}{over}; {self.trained_tokens} tokens carry the loss')
         return lines
 
+    def record(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
 
-@dataclass(frozen=True)
-class Limits:
-    """How long a row may be: 'delete' drops longer ones, 'truncation_left' keeps their last tokens."""
-
-    max_length: int | None = None  # tokens, None for no limit
-    truncation_strategy: str = 'delete'
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> 'EncodeReport':
+        """What `record` gave. TypeError, KeyError or ValueError for what it did not."""
+        reasons = {name: (int(count), str(first)) for name, (count, first) in record['drops']['reasons'].items()}
+        return cls(**{**record, 'drops': Drops(reasons)})
 
 
 def encode_rows(
     rows: Sequence[Row],
     template: Template,
-    limits: Limits,
+    options: EncodeOptions,
     drops: Drops,
     progress: Callable[[int], None] | None = None,
     workers: int = 1,
-) -> tuple[EncodedRows, EncodeReport]:
-    """Encode every row, in their order, or count in `drops` why not.
+) -> tuple[EncodedRows, np.ndarray, EncodeReport]:
+    """(encoded rows in their order, which of `rows` each one is, what became of all); `drops` counts why not.
 
     Args:
         progress: called with numbers of rows that are done.
         workers: processes that share the rows.
+
+    Raises:
+        SwiftliteError: a row cannot be used, and `drops` is strict.
     """
     size = -(-len(rows) // max(workers, 1)) or 1
-    slices = [rows[start : start + size] for start in range(0, len(rows), size)]
-    jobs = [partial(_encode, part, template, limits) for part in slices]
+    starts = range(0, len(rows), size)
+    jobs = [partial(_encode, rows[start : start + size], template, options) for start in starts]
     parts = forked(jobs, progress or _ignore) if len(jobs) > 1 else [job(progress or _ignore) for job in jobs]
     for part in parts:
+        if drops.strict and part.bad is not None:
+            drops.add(*part.bad)
         drops.merge(part.drops)
     data = EncodedRows.join([part.data for part in parts])
-    trained = int((data.labels != IGNORE).sum())
-    return data, EncodeReport(len(data), sum(p.truncated for p in parts), trained, _percentiles(data.lengths), drops)
+    places = [part.places + start for part, start in zip(parts, starts, strict=True)]
+    report = EncodeReport(
+        kept=len(data),
+        truncated=sum(part.truncated for part in parts),
+        trained_tokens=int((data.labels != IGNORE).sum()),
+        percentiles=_percentiles(data.lengths),
+        longest=max((part.longest for part in parts), default=0),
+        drops=drops,
+    )
+    return data, np.concatenate([np.empty(0, dtype=np.int64), *places]), report
 
 
 @dataclass(frozen=True)
 class _Part:
     data: EncodedRows
+    places: np.ndarray  # [rows] which of the rows given
     truncated: int
+    longest: int
     drops: Drops
+    bad: tuple[str, str] | None  # reason and place of the first row that cannot be used
 
 
-def _encode(rows: Sequence[Row], template: Template, limits: Limits, progress: Callable[[int], None]) -> _Part:
-    pairs: list[tuple[list[int], list[int]]] = []
-    truncated, drops, longest = 0, Drops(), limits.max_length
+def _encode(rows: Sequence[Row], template: Template, options: EncodeOptions, progress: Callable[[int], None]) -> _Part:
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    places: list[int] = []
+    bad: tuple[str, str] | None = None
+    truncated, longest, drops = 0, 0, Drops()
     for done, row in enumerate(rows, 1):
         if done % 200 == 0 or done == len(rows):
             progress(done % 200 or 200)
         try:
-            encoded = template.encode_training(row.messages, tools=row.tools)
+            ids, labels = encode_row(row, template, options)
         except SwiftliteError as error:
             drops.add(str(error), row.where)
+            bad = bad or (str(error), row.where)
             continue
-        ids, labels = encoded.input_ids, encoded.labels
-        if longest and len(ids) > longest:
-            if limits.truncation_strategy == 'delete':
-                drops.add(f'longer than --max_length {longest}', row.where)
-                continue
-            truncated += 1
-            ids, labels = ids[-longest:], labels[-longest:]
-        if all(label == IGNORE for label in labels[1:]):
-            drops.add('no token to learn from', row.where)
+        longest = max(longest, len(ids))
+        pieces = cut(ids, labels, options, text=row.messages[0]['role'] == 'text')
+        if not pieces:
+            drops.skip(f'longer than --max_length {options.max_length}', row.where)
             continue
-        pairs.append((ids, labels))
-    return _Part(EncodedRows.of(pairs), truncated, drops)
+        learnt = [(part, wanted) for part, wanted in pieces if (wanted[1:] != IGNORE).any()]
+        if not learnt:
+            within = '' if len(pieces[0][0]) == len(ids) else f' within --max_length {options.max_length}'
+            drops.add(NO_TARGET + within, row.where)
+            bad = bad or (NO_TARGET + within, row.where)
+            continue
+        truncated += len(learnt[0][0]) < len(ids)
+        pairs += learnt
+        places += [done - 1] * len(learnt)
+    return _Part(EncodedRows.of(pairs), np.array(places, dtype=np.int64), truncated, longest, drops, bad)
+
+
+def encode_row(row: Row, template: Template, options: EncodeOptions) -> tuple[np.ndarray, np.ndarray]:
+    """(input_ids, labels) of a whole row, int32. SwiftliteError where the template cannot write it."""
+    encoded = template.encode_training(row.messages, tools=row.tools, loss_scale=options.loss_scale)
+    return np.array(encoded.input_ids, dtype=np.int32), np.array(encoded.labels, dtype=np.int32)
+
+
+def cut(
+    ids: np.ndarray, labels: np.ndarray, options: EncodeOptions, text: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What is left of a row within its limit: nothing, the row, a part of it, or the pieces of a `text`."""
+    limit = options.max_length
+    if not limit or len(ids) <= limit:
+        return [(ids, labels)]
+    match options.truncation_strategy:
+        case 'left':
+            return [(ids[-limit:], labels[-limit:])]
+        case 'right':
+            return [(ids[:limit], labels[:limit])]
+        case 'split' if text:
+            return [(ids[i : i + limit], labels[i : i + limit]) for i in range(0, len(ids), limit)]
+    return []
 
 
 def _ignore(done: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.train.encode import EncodedRows
+from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.ranks import say
 
 

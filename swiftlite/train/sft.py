@@ -1,6 +1,5 @@
 """`swiftlite sft`: from conversations to a LoRA or full checkpoint."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,13 @@ from safetensors import SafetensorError
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import fingerprint, load_tokenizer
 from swiftlite.checkpoint.config import read_json
-from swiftlite.data.rows import Drops, Row
-from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
-from swiftlite.train.callbacks import progress_bar
-from swiftlite.train.encode import EncodedRows, EncodeReport, Limits, encode_rows
-from swiftlite.train.forked import usable_workers
+from swiftlite.train.data import training_data
+from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import lora_targets, make_model, resolve_dtype
 from swiftlite.train.output import STATE_FILE, args_record, check_output, how_to_go_on, write_args
 from swiftlite.train.packing import pack
@@ -29,8 +25,6 @@ from swiftlite.train.resume import check_resume
 from swiftlite.train.settings import make_schedule
 from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.summary import finish
-
-MANY = 10_000  # rows from which encoding shows a bar and takes several processes
 
 
 def run(args: SftArgs) -> dict[str, Any]:
@@ -55,12 +49,9 @@ def run(args: SftArgs) -> dict[str, Any]:
     identity = fingerprint(base)
     resume = check_resume(args, identity)
 
-    train_rows, eval_rows, drops = read_split(args)
-    rows, report = encode('training data', train_rows, template, args, drops[0])
-    held_out = encode('held-out data', eval_rows, template, args, drops[1])[0] if eval_rows else None
-    held_out = held_out if held_out is not None and len(held_out) else None
-    if not len(rows):
-        raise SwiftliteError(f'no rows are left to train on: {"; ".join(report.drops.lines()) or "the data is empty"}')
+    if args.dump_prompt:
+        return {'rows_shown': dump_prompt(args, template, tokenizer)}
+    rows, held_out = training_data(args, template, base)
     train_data, eval_data = pack(args, rows, held_out) if args.packing else (rows, held_out)
     schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
     if resume and (done := read_json(Path(resume) / STATE_FILE).get('global_step', 0)) >= schedule.steps:
@@ -101,23 +92,6 @@ def run(args: SftArgs) -> dict[str, Any]:
         trainer.accelerator.free_memory()
         torch.distributed.destroy_process_group()
     return summary
-
-
-def encode(
-    title: str, rows: list[Row], template: Template, args: SftArgs, drops: Drops
-) -> tuple[EncodedRows, EncodeReport]:
-    """Encode, then print what was kept, dropped and truncated; a bar shows where it takes long."""
-    limits = Limits(args.max_length, args.truncation_strategy)
-    workers = usable_workers(16) if len(rows) > MANY else 1
-    if len(rows) > MANY and is_main():
-        with progress_bar() as bar:
-            tick = partial(bar.advance, bar.add_task(f'encoding {title}', total=len(rows)))
-            data, report = encode_rows(rows, template, limits, drops, tick, workers)
-    else:
-        data, report = encode_rows(rows, template, limits, drops, workers=workers)
-    for line in report.lines(title):
-        say(line)
-    return data, report
 
 
 def resolved(

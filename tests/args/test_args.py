@@ -42,7 +42,7 @@ READ_BY = {
     # settled when they are checked
     'check': {
         *('merge_lora', 'kind', 'share', 'self_cognition_sample', 'train_dataset_sample'),
-        *('custom_register_path', 'custom_dataset_info'),
+        *('custom_register_path', 'custom_dataset_info', 'train_on_prompt', 'mask_history'),
     },
 }
 DATA = {'dataset': ['x.jsonl']}

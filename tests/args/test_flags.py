@@ -29,6 +29,7 @@ BESIDE: dict[str | tuple[str, str], list[str]] = {
     'merge_lora': ['--ckpt_dir', 'c'],
     ('export', 'merge_lora'): [],
     'train_dataset_sample': ['--dataset', 'a.jsonl'],
+    'stopping_strategy': ['--interleave_prob', '1'],
     ('sft', 'train_dataset_sample'): [],
     ('app-ui', 'api_key'): ['--base_url', 'http://localhost:8000/v1'],
     'packing_length': ['--packing', 'true'],
@@ -43,6 +44,8 @@ VALUES = {
     'eval_url': ['http://localhost:8000/v1'],
     'max_steps': ['3'],
     'packing_length': ['3000'],
+    'loss_scale': ['last_round'],
+    'interleave_prob': ['1'],
     'model_name': ['小黄'],
     'model_author': ['魔搭'],
 }

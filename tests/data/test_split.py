@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiftlite.args.infer import InferArgs
-from swiftlite.data.rows import Part, Row
+from swiftlite.data.rows import Part, Row, repeated
 from swiftlite.data.split import held_out, read_split, split_parts
+from swiftlite.errors import SwiftliteError
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,10 @@ def write(path, rows):
 def test_the_same_arguments_hold_out_the_same_rows(tmp_path):
     data = write(tmp_path / 'train.jsonl', [{'query': f'q{i}', 'response': f'r{i}'} for i in range(60)])
     args = InferArgs(model_type='tiny-chat', dataset=[data], dataset_test_ratio=0.2, dataset_seed=3)
-    train, held, _ = read_split(args)
-    assert (len(train), len(held)) == (48, 12)
-    assert read_split(args, answered=False)[1] == held
-    assert read_split(replace(args, dataset_seed=4))[1] != held
+    split = read_split(args)
+    assert ([len(part.rows) for part in split.parts], len(split.held_out)) == ([48], 12)
+    assert read_split(args, answered=False).held_out == split.held_out
+    assert read_split(replace(args, dataset_seed=4)).held_out != split.held_out
 
 
 def test_rows_to_answer_need_no_answer(tmp_path):
@@ -46,11 +47,13 @@ def test_rows_to_answer_need_no_answer(tmp_path):
         {'responsee': 'x'},
     ]
     args = InferArgs(model_type='tiny-chat', val_dataset=[write(tmp_path / 'val.jsonl', rows)])
-    _, held, (_, drops) = read_split(args, answered=False)
-    assert [row.messages[0]['content'] for row in held] == ['q', 'i\nn', 'm', 'q', 'only']
-    assert [len(row.messages) for row in held] == [1, 1, 1, 2, 1] and drops.total == 1
-    _, held, (_, drops) = read_split(args)
-    assert (len(held), drops.total) == (2, 4), 'training needs the answers'
+    split = read_split(args, answered=False)
+    assert [row.messages[0]['content'] for row in split.held_out] == ['q', 'i\nn', 'm', 'q', 'only']
+    assert [len(row.messages) for row in split.held_out] == [1, 1, 1, 2, 1] and split.held_out_drops.total == 1
+    split = read_split(args)
+    assert (len(split.held_out), split.held_out_drops.total) == (2, 4), 'training needs the answers'
+    with pytest.raises(SwiftliteError, match=r"val\.jsonl, line 1: the row has 'query' but no 'response'"):
+        read_split(args, strict=True)
 
 
 def row(text):
@@ -67,7 +70,8 @@ def row(text):
 def test_no_held_out_row_is_trained_on(parts, ratio, seed):
     """Rows that come several times, in a file, by #N or in two data sets, are all on one side."""
     made = [Part([row(str(n)) for n in numbers], max(count, len(numbers))) for numbers, count in parts]
-    training, held = split_parts(made, ratio, seed)
+    parts, held = split_parts(made, ratio, seed)
+    training = [one for part in parts for one in repeated(part, seed)]
     keys = [one.key for one in held]
     assert not set(keys) & {one.key for one in training}
     assert len(set(keys)) == len(keys)
@@ -76,12 +80,13 @@ def test_no_held_out_row_is_trained_on(parts, ratio, seed):
     assert len(held) == (min(max(1, round(len(distinct) * ratio)), len(distinct) - 1) if ratio else 0)
     if not held:
         assert len(training) == sum(part.count for part in made)
-    assert (training, held) == split_parts(made, ratio, seed)
+    assert (parts, held) == split_parts(made, ratio, seed)
 
 
 def test_rows_above_the_size_of_a_file(tmp_path):
     data = write(tmp_path / 'a.jsonl', [{'query': f'q{i}', 'response': f'r{i}'} for i in range(10)])
     args = InferArgs(model_type='tiny-chat', dataset=[f'{data}#100'], dataset_test_ratio=0.2, dataset_seed=3)
-    training, held, _ = read_split(args)
-    assert (len(training), len(held)) == (98, 2)
-    assert not {one.key for one in training} & {one.key for one in held}
+    split = read_split(args)
+    training = [one for part in split.parts for one in repeated(part, 3)]
+    assert (len(training), len(split.held_out)) == (98, 2)
+    assert not {one.key for one in training} & {one.key for one in split.held_out}

@@ -88,7 +88,7 @@ def test_held_out_rows_of_the_training_data(checkpoint: Path, adapter: Path, tmp
     args = parse(InferArgs, words, 'infer')
     assert run(args) == 0
     found = results(folder / 'infer_result')
-    held = [item.messages[0]['content'] for item in read_split(args)[1]]
+    held = [item.messages[0]['content'] for item in read_split(args).held_out]
     assert len(held) == 5 and [r['query'] for r in found] == held
     assert all(r['label'] == r['query'].replace('question', 'answer') for r in found)
     base = InferArgs(model_id_or_path=str(checkpoint), **SETTINGS)

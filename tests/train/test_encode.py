@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.train.collate import BatchSampler, Collator
-from swiftlite.train.encode import EncodedRows, Limits, encode_rows
+from swiftlite.train.encode import EncodeOptions, encode_rows
+from swiftlite.train.encoded import EncodedRows
 
 
 class Template:
     """Ids = the code points; the second half is trained; '!' cannot be encoded."""
 
-    def encode_training(self, messages, tools=None):
+    def encode_training(self, messages, *, tools=None, loss_scale='default'):
         text = messages[0]['content']
         if '!' in text:
             raise SwiftliteError('no exclamation marks')
@@ -32,26 +33,27 @@ def rows(*texts):
 
 def test_counts():
     drops = Drops()
-    data, report = encode_rows(rows('abcd', 'a!', 'abcdefghij', 'x!', 'xy'), Template(), Limits(6), drops)
+    data, _, report = encode_rows(rows('abcd', 'a!', 'abcdefghij', 'x!', 'xy'), Template(), EncodeOptions(6), drops)
     assert (report.kept, report.truncated, drops.total) == (2, 0, 3)
     assert drops.reasons == {'no exclamation marks': (2, 'line 2'), 'longer than --max_length 6': (1, 'line 3')}
     assert report.trained_tokens == 3
     lines = report.lines('data')
     assert lines[0] == 'data: 2 rows kept, 3 dropped, 0 truncated'
     assert lines[1] == '  dropped 2 x no exclamation marks (first: line 2)'
-    assert 'min 2, p50' in lines[3]
+    assert lines[3] == '  warning: 60% of the rows were dropped'
+    assert 'min 2, p50' in lines[4] and '(10 before truncation)' in lines[4]
     assert [data[0][0].tolist(), data[1][1].tolist()] == [[97, 98, 99, 100], [-100, 121]]
 
 
 def test_truncation_keeps_the_end():
-    data, report = encode_rows(rows('abcdefghij'), Template(), Limits(3, 'truncation_left'), Drops())
+    data, _, report = encode_rows(rows('abcdefghij'), Template(), EncodeOptions(3, 'left'), Drops())
     assert report.truncated == 1
     assert data[0][0].tolist() == [ord(c) for c in 'hij']
 
 
 def test_a_row_without_a_predictable_label_is_dropped():
     drops = Drops()
-    encode_rows(rows('a'), Template(), Limits(), drops)  # its only label has no token before it
+    encode_rows(rows('a'), Template(), EncodeOptions(), drops)  # its only label has no token before it
     assert drops.reasons == {'no token to learn from': (1, 'line 1')}
 
 
@@ -60,20 +62,21 @@ def test_several_processes_give_the_same(workers):
     """Order, counts and where something went wrong first; every row is reported as done."""
     texts = rows(*(f'{"!" if i % 7 == 0 else ""}{"ab" * (i % 9 + 1)}' for i in range(1000)))
     alone, together, done = Drops(), Drops(), []
-    wanted, first = encode_rows(texts, Template(), Limits(12), alone)
-    found, second = encode_rows(texts, Template(), Limits(12), together, done.append, workers)
-    assert (found.input_ids == wanted.input_ids).all() and (found.offsets == wanted.offsets).all()
+    wanted, places, first = encode_rows(texts, Template(), EncodeOptions(12), alone)
+    found, at, second = encode_rows(texts, Template(), EncodeOptions(12), together, done.append, workers)
+    assert (found.input_ids == wanted.input_ids).all() and (found.starts == wanted.starts).all()
+    assert (at == places).all() and len(at) == len(found)
     assert first.lines('x') == second.lines('x')
     assert sum(done) == 1000
 
 
 def test_a_process_that_dies_is_an_error():
     class Broken:
-        def encode_training(self, messages, tools=None):
+        def encode_training(self, messages, *, tools=None, loss_scale='default'):
             os._exit(3)
 
     with pytest.raises(RuntimeError, match='ended without a result'):
-        encode_rows(rows(*'abcd'), Broken(), Limits(), Drops(), workers=2)
+        encode_rows(rows(*'abcd'), Broken(), EncodeOptions(), Drops(), workers=2)
 
 
 def batch_of(*lengths, **options):

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from swiftlite.train import loss as module
 from swiftlite.train.collate import Collator
-from swiftlite.train.encode import EncodedRows
+from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.loss import install_loss, linear_cross_entropy
 
 

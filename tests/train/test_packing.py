@@ -13,7 +13,7 @@ from swiftlite.registry.families import FAMILIES
 from swiftlite.train import attention as module
 from swiftlite.train.attention import NAME, attention, install_attention
 from swiftlite.train.collate import Collator
-from swiftlite.train.encode import EncodedRows
+from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.loss import install_loss
 from swiftlite.train.packing import PackedRows, best_fit_decreasing
 from tests.tiny import randomize

@@ -135,6 +135,12 @@ def test_defective_rows_are_reported_before_training(sft, data, capsys):
     assert f'dropped 1 x longer than --max_length 200 (first: {data}, line 25)' in out
 
 
+def test_rows_are_shown_before_the_model_is_loaded(sft, monkeypatch, capsys):
+    monkeypatch.setattr('swiftlite.train.sft.make_model', None)
+    assert sft(dump_prompt=2) == {'rows_shown': 2}
+    assert '2 rows shown, nothing trained' in capsys.readouterr().out
+
+
 def test_no_rows_left(sft):
     with pytest.raises(SwiftliteError, match='no rows are left to train on: 22 x longer than --max_length 3'):
         sft(max_length=3)

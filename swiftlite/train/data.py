@@ -1,0 +1,159 @@
+"""The data of a run: read, encoded, kept for the next run, repeated and mixed, with a report of every row."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import swiftlite
+from swiftlite.args.sft import SftArgs
+from swiftlite.checkpoint.native import cache_folder
+from swiftlite.data.mix import FIRST, interleaved, repeats
+from swiftlite.data.rows import Drops, Row
+from swiftlite.data.sources import parse
+from swiftlite.data.split import read_split
+from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.template import Template
+from swiftlite.train.cache import EncodedData, cached, content_key, file_digest
+from swiftlite.train.callbacks import progress_bar
+from swiftlite.train.encode import EncodeOptions, EncodeReport, encode_rows
+from swiftlite.train.encoded import EncodedRows
+from swiftlite.train.forked import usable_workers
+from swiftlite.train.ranks import say
+
+MANY = 10_000  # rows from which encoding shows a bar and takes several processes
+TRAINING, HELD_OUT = 'training data', 'held-out data'
+# files of a checkpoint that decide on token ids, and code that decides on them
+TOKENIZER = (
+    'tokenizer*',
+    'vocab*',
+    'merges.txt',
+    'special_tokens_map.json',
+    'added_tokens.json',
+    '*.model',
+    '*.tiktoken',
+)
+CODE = (
+    *('data', 'template', 'registry/templates.py', 'checkpoint/tokenizer.py'),
+    *('train/encode.py', 'train/encoded.py', 'train/data.py', 'train/cache.py'),
+)
+
+
+def training_data(args: SftArgs, template: Template, base: str) -> tuple[EncodedRows, EncodedRows | None]:
+    """(rows of a pass over the training data, held-out rows), after printing what became of all of them.
+
+    Nothing here talks to other processes: one of a computer encodes, the others wait for its files.
+
+    Raises:
+        UsageError, SwiftliteError: data that is not there or cannot be read, or of which nothing is left.
+    """
+    options = encode_options(args)
+    make = partial(_encoded, args, template, options)
+    folder = encoded_folder(args, template, options, base)
+    there = False
+    if folder is None:
+        data = make()
+    else:
+        try:
+            data, there = cached(folder, make)
+        except OSError as error:
+            say(f'note: the encoded data is not kept: {folder.parent} cannot be written ({error.strerror})')
+            data = make()
+    for title, report in data.reports.items():
+        for line in report.lines(title):
+            say(line)
+    if there:
+        say(f'  encoded by an earlier run: {folder}')
+    training = one_pass(data, args)
+    if not len(training):
+        why = '; '.join(data.reports[TRAINING].drops.lines()) or 'the data is empty'
+        raise SwiftliteError(f'no rows are left to train on: {why}')
+    if len(training) != len(data.training):
+        say(f'  {len(training)} rows a pass, after repeating and mixing')
+    return training, data.held_out if len(data.held_out) else None
+
+
+def encode_options(args: SftArgs) -> EncodeOptions:
+    return EncodeOptions(args.max_length, args.truncation_strategy, args.loss_scale)
+
+
+def one_pass(data: EncodedData, args: SftArgs) -> EncodedRows:
+    """The rows of all parts, each as often as it is wanted, or a mix of them. UsageError for a mix with nothing."""
+    wanted, start = [], 0
+    for rows, count in data.parts:
+        order = np.array(repeats(rows, count, args.dataset_seed), dtype=np.int64) + start
+        first = np.searchsorted(data.places, order, side='left')
+        number = np.searchsorted(data.places, order, side='right') - first  # 0: dropped; above 1: split
+        steps = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+        wanted.append(np.repeat(first, number) + steps)
+        start += rows
+    if args.interleave_prob is None:
+        return data.training.take(np.concatenate(wanted))
+    for spec, chosen in zip(args.dataset, wanted, strict=True):
+        if not len(chosen):
+            raise UsageError(f"--interleave_prob: nothing is left of '{spec}' to draw from")
+    sizes = [len(chosen) for chosen in wanted]
+    mix = interleaved(sizes, args.interleave_prob, args.stopping_strategy or FIRST, args.dataset_seed)
+    return data.training.take(np.array([wanted[part][row] for part, row in mix], dtype=np.int64))
+
+
+def encoded_folder(args: SftArgs, template: Template, options: EncodeOptions, base: str) -> Path | None:
+    """Where the encoded data is kept, named by everything it depends on; None for nowhere."""
+    if args.data_cache is not None and args.data_cache.lower() == 'none':
+        return None
+    place = Path(args.data_cache).expanduser() if args.data_cache else cache_folder() / 'encoded'
+    key = content_key(
+        [_source(spec) for spec in args.dataset],
+        [_source(spec) for spec in args.val_dataset],
+        [args.dataset_test_ratio, args.dataset_seed, args.model_name, args.model_author, args.strict],
+        [options.max_length, options.truncation_strategy, options.loss_scale],
+        template.identity,
+        [(path.name, file_digest(path)) for path in _tokenizer_files(Path(base))],
+        _code(),
+    )
+    return place / key
+
+
+def _source(spec: str) -> list[Any]:
+    source = parse(spec)
+    files = [(str(path), file_digest(path)) for path in source.files()]
+    return [spec, repr(source.info), files]
+
+
+def _tokenizer_files(base: Path) -> list[Path]:
+    return sorted({path for pattern in TOKENIZER for path in base.glob(pattern) if path.is_file()})
+
+
+def _code() -> str:
+    """A digest of the code that makes tokens of rows: another version makes its own."""
+    import tokenizers
+    import transformers
+
+    root = Path(swiftlite.__file__).parent
+    files = [path for name in CODE for path in ([root / name] if name.endswith('.py') else (root / name).glob('*.py'))]
+    digest = hashlib.blake2b(f'{transformers.__version__} {tokenizers.__version__}'.encode(), digest_size=16)
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _encoded(args: SftArgs, template: Template, options: EncodeOptions) -> EncodedData:
+    split = read_split(args, strict=args.strict)
+    rows = [row for part in split.parts for row in part.rows]
+    training, places, report = _encode(TRAINING, rows, template, options, split.drops)
+    held, _, held_report = _encode(HELD_OUT, split.held_out, template, options, split.held_out_drops)
+    reports = {TRAINING: report, **({HELD_OUT: held_report} if split.held_out or args.val_dataset else {})}
+    return EncodedData(training, places, [(len(part.rows), part.count) for part in split.parts], held, reports)
+
+
+def _encode(
+    title: str, rows: list[Row], template: Template, options: EncodeOptions, drops: Drops
+) -> tuple[EncodedRows, np.ndarray, EncodeReport]:
+    """Encode; a bar shows where it takes long."""
+    if len(rows) <= MANY:
+        return encode_rows(rows, template, options, drops)
+    with progress_bar() as bar:
+        tick = partial(bar.advance, bar.add_task(f'encoding {title}', total=len(rows)))
+        return encode_rows(rows, template, options, drops, tick, usable_workers(16))
