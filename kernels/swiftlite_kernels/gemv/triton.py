@@ -38,16 +38,12 @@ def add_step(acc, up, squares, tile, other, x, norm_weight, k, inner, NORM: tl.c
 
 @triton.jit
 def adapter_columns(
-    shrunk, b, pool_rows, rank, splits, s, column, live, slice_size, part_size, b_row,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr,
+    shrunk, b_tile, rank, splits, s, slice_size, part_size, SPLITS: tl.constexpr, RANKS: tl.constexpr,
 ):
-    """What an adapter adds to columns [C]; s [C]: the slice each lies in."""
+    """What an adapter adds to columns [C] of B, b_tile [C, RANKS]; s [C]: the slice each lies in."""
     split, r = tl.arange(0, SPLITS)[:, None, None], tl.arange(0, RANKS)
-    has = r < rank
     at = shrunk + split * part_size + (s * slice_size)[None, :, None] + r[None, None, :]
-    half = tl.sum(tl.load(at, (split < splits) & has[None, None, :], other=0.0), 0)
-    pool = tl.load(pool_rows + r, has, other=0).to(tl.int64)
-    b_tile = tl.load(b + pool[None, :] * b_row + column[:, None], live[:, None] & has[None, :], other=0.0)
+    half = tl.sum(tl.load(at, (split < splits) & (r < rank)[None, None, :], other=0.0), 0)
     return tl.sum(half * b_tile.to(tl.float32), 1)
 
 
@@ -66,6 +62,14 @@ def gemv_kernel(
     mask = live[:, None] & (k < inner)[None, :]
     tile = tl.load(at, mask, other=0.0)  # the weight waits for nobody
     other = tl.load(partner, mask, other=0.0) if GATED else tile
+    if LORA:
+        adapter = tl.load(adapters)
+        rank, r = tl.load(ranks + adapter), tl.arange(0, RANKS)
+        pool = tl.load(pool_rows + adapter * table_row + r, r < rank, other=0).to(tl.int64)
+        b_at = b + pool[None, :] * b_row + column[:, None]
+        has = live[:, None] & (r < rank)[None, :]
+        b_tile = tl.load(b_at, has, other=0.0)
+        b_other = tl.load(b_at + width, has, other=0.0) if GATED else b_tile
     begin(EARLY)
     acc = tl.zeros([COLUMNS, INNER], tl.float32)
     up = tl.zeros([COLUMNS, INNER], tl.float32)
@@ -78,16 +82,10 @@ def gemv_kernel(
         acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, first + k, inner, NORM, GATED)
     y, z = tl.sum(acc, 1), tl.sum(up, 1)
     if LORA:
-        adapter = tl.load(adapters)
-        rank, table = tl.load(ranks + adapter), pool_rows + adapter * table_row
         s = (column >= n0).to(tl.int32) + (column >= n0 + n1).to(tl.int32)
-        y += adapter_columns(
-            shrunk, b, table, rank, splits, s, column, live, slice_size, part_size, b_row, SPLITS, RANKS
-        )
+        y += adapter_columns(shrunk, b_tile, rank, splits, s, slice_size, part_size, SPLITS, RANKS)
         if GATED:
-            z += adapter_columns(
-                shrunk, b, table, rank, splits, s + 1, column + width, live, slice_size, part_size, b_row, SPLITS, RANKS
-            )
+            z += adapter_columns(shrunk, b_other, rank, splits, s + 1, slice_size, part_size, SPLITS, RANKS)
     if NORM:
         scale = tl.rsqrt(tl.sum(squares, 0) / inner + epsilon)
         y, z = y * scale, z * scale

@@ -4,6 +4,7 @@ The grids come from shapes alone and unused tiles leave at once, so that a captu
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -14,8 +15,20 @@ from swiftlite_kernels.triton import begin, divide, early_launch, exp, multiproc
 
 RANKS = 16  # ranks of a program's step
 COLUMNS = 256  # output columns of an expanding program
-ONE_ROW_SPLITS = 16  # most parts of a single token, which are added up by every program of the next kernel
-WAVES = {16: 12, 64: 6}  # programs of shrink a multiprocessor, by tile
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Launch sizes for one size of tile."""
+
+    waves: int  # programs of shrink a multiprocessor
+    parts: int  # most parts of shrink, all of which every expanding program adds up
+    gate_columns: int  # columns of a step of gate_kernel
+    gate_span: int  # its steps
+    gate_warps: int
+
+
+SMALL, LARGE = Tiles(12, 16, 256, 4, 4), Tiles(6, 4, 64, 8, 4)
 
 
 @triton.jit(do_not_specialize=['tokens', 'splits'])
@@ -62,22 +75,30 @@ def shrink_kernel(
 
 
 @triton.jit
-def product(
-    shrunk, live, columns, inside, table, rank, part_size, splits, b_row,
-    TILE: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+def sum_parts(
+    shrunk, live, first, rank, part_size, splits, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr,
 ):
-    """An adapter's share of a tile: the parts of `shrunk`, pointers [TILE, 1], added up, times `columns` of B."""
+    """Ranks [first, first + RANKS) of a tile's first halves, [TILE, RANKS]; shrunk: pointers [TILE]."""
+    part, r = tl.arange(0, PARTS)[:, None, None], first + tl.arange(0, RANKS)
+    mask = (part < splits) & live[None, :, None] & (r < rank)[None, None, :]
+    return tl.sum(tl.load(shrunk[None, :, None] + part * part_size + r[None, None, :], mask, other=0.0), 0)
+
+
+@triton.jit
+def product(
+    half, shrunk, live, columns, inside, table, rank, part_size, splits, b_row,
+    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """An adapter's share of a tile: the first halves, of which `half` are the first RANKS, times `columns` of B."""
     acc = tl.zeros([TILE, COLUMNS], tl.float32)
     for first in range(0, rank, RANKS):
         r = first + tl.arange(0, RANKS)
         pool = tl.load(table + r, r < rank, other=0).to(tl.int64)
         b_tile = tl.load(columns + pool[:, None] * b_row, (r < rank)[:, None] & inside[None, :], other=0.0)
-        at = shrunk + r[None, :]
-        mask = live[:, None] & (r < rank)[None, :]
-        half = tl.zeros([TILE, RANKS], tl.float32)
-        for _ in range(splits):
-            half += tl.load(at, mask, other=0.0)
-            at += part_size
+        if RANK_TILES > 1:
+            if first > 0:
+                half = sum_parts(shrunk, live, first, rank, part_size, splits, TILE, RANKS, PARTS)
         acc = tl.dot(half.to(b_tile.dtype), b_tile, acc, input_precision=PRECISION)
     return acc
 
@@ -92,7 +113,7 @@ def add_rounded(old, added):
 def expand_kernel(
     y, part, b, adapters, starts, counts, pool_rows, ranks, tokens, splits, n0, n1, n2, n3, y_row, b_row, table_row,
     part_row,
-    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr,
+    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (tile, columns of a slice): the second axis counts the column tiles of all slices."""
@@ -113,10 +134,12 @@ def expand_kernel(
     row, column = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
     token = (start + row).to(tl.int64)
     live, inside = row < count, column < width
+    part_size = tl.cast(tokens, tl.int64) * part_row
+    shrunk = part + token * part_row + s * RANK_TILES * RANKS
+    half = sum_parts(shrunk, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
     added = product(
-        part + token[:, None] * part_row + (s * RANK_TILES * RANKS), live, b + (offset + column)[None, :], inside,
-        pool_rows + adapter * table_row, rank, tl.cast(tokens, tl.int64) * part_row, splits, b_row,
-        TILE, RANKS, COLUMNS, PRECISION,
+        half, shrunk, live, b + (offset + column)[None, :], inside, pool_rows + adapter * table_row, rank, part_size,
+        splits, b_row, RANK_TILES, TILE, RANKS, PARTS, COLUMNS, PRECISION,
     )
     at = y + token[:, None] * y_row + (offset + column)[None, :]
     mask = live[:, None] & inside[None, :]
@@ -128,49 +151,55 @@ def expand_kernel(
 def gate_kernel(
     out, y, part, b, adapters, starts, counts, pool_rows, ranks, tokens, splits, width, out_row, y_row, b_row,
     table_row, part_row,
-    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
+    SPAN: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
-    """Program (tile, columns): both halves of y with their adapters, gated."""
-    tile, block = tl.program_id(0), tl.program_id(1)
+    """Program (tile, SPAN runs of columns): both halves of y with their adapters, gated."""
+    tile, span = tl.program_id(0), tl.program_id(1)
     count, start, adapter = tl.load(counts + tile), tl.load(starts + tile), tl.load(adapters + tile)
     rank = tl.load(ranks + adapter)
     begin(EARLY)
     if count == 0:
         return
-    row, column = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.arange(0, TILE)
     token = (start + row).to(tl.int64)
-    live, inside = row < count, column < width
-    mask = live[:, None] & inside[None, :]
-    at = y + token[:, None] * y_row + column[None, :]
-    gate = tl.load(at, mask, other=0.0)
-    up = tl.load(at + width, mask, other=0.0)
-    if rank > 0:
-        shrunk = part + token[:, None] * part_row
-        other = tl.cast(tokens, tl.int64) * part_row
-        table = pool_rows + adapter * table_row
-        columns = b + column[None, :]
-        added = product(
-            shrunk, live, columns, inside, table, rank, other, splits, b_row, TILE, RANKS, COLUMNS, PRECISION
-        )
-        gate = add_rounded(gate, added)
-        added = product(
-            shrunk + RANK_TILES * RANKS, live, columns + width, inside, table, rank, other, splits, b_row, TILE, RANKS,
-            COLUMNS, PRECISION,
-        )
-        up = add_rounded(up, added)
-    wide = gate.to(tl.float32)
-    active = divide(wide, 1 + exp(-wide)).to(y.dtype.element_ty).to(tl.float32)
-    result = (active * up.to(tl.float32)).to(out.dtype.element_ty)
-    tl.store(out + token[:, None] * out_row + column[None, :], result, mask)
+    live = row < count
+    table, part_size = pool_rows + adapter * table_row, tl.cast(tokens, tl.int64) * part_row
+    gates = part + token * part_row
+    ups = gates + RANK_TILES * RANKS
+    gate_half = sum_parts(gates, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
+    up_half = sum_parts(ups, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
+    for block in range(span * SPAN, tl.minimum(span * SPAN + SPAN, tl.cdiv(width, COLUMNS))):
+        column = block * COLUMNS + tl.arange(0, COLUMNS)
+        inside = column < width
+        mask = live[:, None] & inside[None, :]
+        at = y + token[:, None] * y_row + column[None, :]
+        gate = tl.load(at, mask, other=0.0)
+        up = tl.load(at + width, mask, other=0.0)
+        if rank > 0:
+            added = product(
+                gate_half, gates, live, b + column[None, :], inside, table, rank, part_size, splits, b_row, RANK_TILES,
+                TILE, RANKS, PARTS, COLUMNS, PRECISION,
+            )
+            gate = add_rounded(gate, added)
+            added = product(
+                up_half, ups, live, b + (width + column)[None, :], inside, table, rank, part_size, splits, b_row,
+                RANK_TILES, TILE, RANKS, PARTS, COLUMNS, PRECISION,
+            )
+            up = add_rounded(up, added)
+        wide = gate.to(tl.float32)
+        active = divide(wide, 1 + exp(-wide)).to(y.dtype.element_ty).to(tl.float32)
+        result = (active * up.to(tl.float32)).to(out.dtype.element_ty)
+        tl.store(out + token[:, None] * out_row + column[None, :], result, mask)
 
 
 def shrink(x: torch.Tensor, a: torch.Tensor, routing: LoRARouting, norm_weight: torch.Tensor | None) -> torch.Tensor:
     (tokens, inner), tiles, slices = x.shape, routing.adapters.shape[0], a.shape[0]
     rank_tiles = triton.cdiv(routing.pool_rows.shape[1], RANKS)
     step = 64 if x.dtype == torch.float32 else 256 if routing.tile <= 16 else 128
-    wanted = WAVES.get(routing.tile, 6) * multiprocessors(x.device) // max(tiles * slices, 1)
-    splits = max(1, min(wanted, triton.cdiv(inner, step), ONE_ROW_SPLITS if tokens == 1 else wanted))
+    by = tiles_of(routing)
+    wanted = by.waves * multiprocessors(x.device) // max(tiles * slices, 1)
+    splits = max(1, min(wanted, triton.cdiv(inner, step), by.parts))
     part = torch.empty(splits, tokens, slices * rank_tiles * RANKS, dtype=torch.float32, device=x.device)
     if tokens and tiles:
         shrink_kernel[(tiles, slices * rank_tiles, splits)](
@@ -192,7 +221,8 @@ def expand(
     expand_kernel[(tiles, blocks)](
         y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks, tokens,
         shrunk.shape[0], *padded, y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
-        COLUMNS=COLUMNS, **sizes(y, routing), num_warps=4 if routing.tile <= 16 else 8, num_stages=2,
+        PARTS=tiles_of(routing).parts, COLUMNS=COLUMNS, **sizes(y, routing),
+        num_warps=4 if routing.tile <= 16 else 8, num_stages=2,
     )
 
 
@@ -202,12 +232,17 @@ def expand_silu_and_mul(
     tokens, tiles, width = y.shape[0], routing.adapters.shape[0], out.shape[1]
     if tokens == 0 or tiles == 0:
         return
-    columns = COLUMNS if routing.tile <= 16 else COLUMNS // 2
-    gate_kernel[(tiles, triton.cdiv(width, columns))](
+    by = tiles_of(routing)
+    gate_kernel[(tiles, triton.cdiv(width, by.gate_columns * by.gate_span))](
         out, y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks, tokens,
         shrunk.shape[0], width, out.stride(0), y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
-        COLUMNS=columns, **sizes(y, routing), num_warps=4 if routing.tile <= 16 else 8, num_stages=2,
+        PARTS=by.parts, COLUMNS=by.gate_columns, SPAN=by.gate_span, **sizes(y, routing), num_warps=by.gate_warps,
+        num_stages=2,
     )
+
+
+def tiles_of(routing: LoRARouting) -> Tiles:
+    return SMALL if routing.tile <= 16 else LARGE
 
 
 def sizes(x: torch.Tensor, routing: LoRARouting) -> dict[str, int | str | bool]:
