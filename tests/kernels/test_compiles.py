@@ -136,7 +136,7 @@ def paged(keys, values, name, parts=()):
     return (torch.empty_like(Q[:2]), *parts, *rest)
 
 
-ROW = torch.zeros(2)
+ROW, BATCH = torch.zeros(2), bf16(4, 64)
 CALLS = {
     'norm.rms_norm': (bf16(4, 769), bf16(4, 769), bf16(769), 1e-6),
     'norm.fused_add_rms_norm': (bf16(4, 64), bf16(4, 64), bf16(64), 1e-6),
@@ -162,6 +162,21 @@ CALLS = {
     'paged_lora.shrink': (bf16(40, 64), bf16(2, 32, 64), TILES, bf16(64)),
     'paged_lora.expand': (bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), [64, 32], TILES),
     'paged_lora.expand_silu_and_mul': (bf16(40, 48), bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), TILES),
+    'residual_norm.add_rms_norm': (*(bf16(4, 769) for _ in range(4)), bf16(769), 1e-6),
+    'residual_norm.rms_norm_backward': (BATCH, torch.ones(64), BATCH, BATCH, BATCH, bf16(64), 1e-6),
+    'residual_norm.rms_norm_backward plain': (BATCH, None, BATCH, None, BATCH, bf16(64), 1e-6),
+    'rope.rotate_query_key': (Q[None], K[None], Q[None], K[None], bf16(1, 40, DIM), bf16(1, 40, DIM), True),
+    'swiglu.swiglu': (BATCH, BATCH, BATCH),
+    'swiglu.swiglu_backward': (BATCH, BATCH, BATCH),
+    'cross_entropy.cross_entropy': (
+        ROW, torch.zeros(2, dtype=torch.bool), bf16(2, 50000), LONGS[:2], ROW, 30.0, -100, True
+    ),
+    'cross_entropy.cross_entropy plain': (ROW, torch.zeros(2, dtype=torch.bool), bf16(2, 50000), LONGS[:2]),
+    'lora_dropout.dropout_shrink': (bf16(200, 1100), bf16(24, 1100), 0.05, 2**40),
+    'lora_dropout.dropout_shrink_backward': (bf16(200, 24), bf16(200, 1100), bf16(24, 1100), 0.05, 7, bf16(200, 1100)),
+    'lora_dropout.dropout_shrink_backward fp32': (
+        torch.zeros(200, 8), torch.zeros(200, 64), torch.zeros(8, 64), 0.05, 7, None
+    ),
     'sampling.philox_uniform': (LONGS[:2], LONGS[:2], 5000),
     'sampling.sample': (torch.zeros(2, 5000), ROW, int32(5, 0), ROW, ROW, LONGS[:2], LONGS[:2]),
     'sampling.apply_repetition_penalties': (bf16(2, 50), *torch.zeros(2, 2, 50, dtype=torch.bool), ROW),

@@ -66,13 +66,24 @@ SIGNATURES = {
     'paged_lora.shrink': 'x, a, routing, norm_weight=None',
     'paged_lora.expand': 'y, shrunk, b, widths, routing',
     'paged_lora.expand_silu_and_mul': 'out, y, shrunk, b, routing',
+    'residual_norm.add_rms_norm': 'out, total, input, residual, weight, epsilon',
+    'residual_norm.rms_norm_backward':
+        'grad_input, grad_weight, grad_out, grad_residual, input, weight, epsilon',
+    'rope.rotate_query_key': 'query_out, key_out, query, key, cos, sin, inverse=False',
+    'swiglu.swiglu': 'out, gate, up',
+    'swiglu.swiglu_backward': 'gate, up, grad_out, output=True',
+    'cross_entropy.cross_entropy':
+        'losses, correct, logits, targets, weights=None, softcap=0.0, ignore_index=-100, gradient=True',
+    'lora_dropout.dropout_shrink': 'x, a, p, seed',
+    'lora_dropout.dropout_shrink_backward': 'grad, x, a, p, seed, grad_x',
     'sampling.sample': 'logits, temperature, top_k, top_p, min_p, seeds, positions',
     'sampling.philox_uniform': 'seeds, positions, vocab',
     'sampling.apply_repetition_penalties': 'logits, prompt_mask, output_mask, repetition_penalties',
 }
 FAMILIES = [
-    'activation', 'attention', 'cache', 'gemv', 'lora', 'norm', 'paged_attention', 'paged_lora', 'prefix_prefill',
-    'quant', 'rotary', 'sampling', 'triton_prefill_attention',
+    'activation', 'attention', 'cache', 'cross_entropy', 'gemv', 'lora', 'lora_dropout', 'norm', 'paged_attention',
+    'paged_lora', 'prefix_prefill', 'quant', 'residual_norm', 'rope', 'rotary', 'sampling', 'swiglu',
+    'triton_prefill_attention',
 ]
 
 
