@@ -7,12 +7,12 @@ from swiftlite.registry.known_flags import Known, needless, refused, table
 from swiftlite.registry.vllm_flags import BY_ITSELF, CACHE, ENGINE, LATER, NO_CODE, ONE_ENGINE, SERVER, TEXT
 
 UPLOAD = "upload the folder with the hub's own client"
-QLORA = 'models are trained and run in bf16, fp16 or fp32'
+QLORA = 'models are run in bf16, fp16 or fp32'
+FOUR_BITS = '4 bits are those of bitsandbytes, nf4 or fp4'
 TUNERS = '--sft_type is lora or full'
 SPREAD = 'several GPUs train data-parallel, with NPROC_PER_NODE'
 IN_MEMORY = 'data sets are read into memory'
 MERGE_ONLY = 'export merges a LoRA only'
-ADAPTER_LAYERS = 'only linear layers get an adapter'
 OPTIMIZER = 'the optimizer is AdamW'
 NUMBER = 'write the number behind the data set: my.jsonl#1000'
 DTYPE = 'use --dtype bf16, fp16 or fp32'
@@ -59,7 +59,10 @@ LLAMA_FACTORY = table(
     refused(NUMBER, 'max_samples'),
     refused('give the files themselves, or --custom_dataset_info', 'dataset_dir=data'),
     refused('use --val_dataset', 'eval_dataset'),
-    refused(LATER, 'loraplus_lr_ratio pissa_init additional_target freeze_trainable_layers=2'),
+    refused('use --init_lora_weights pissa, or pissa_niter_16', 'pissa_init pissa_iter=16 pissa_convert'),
+    refused('use --sft_type full with --freeze_parameters_ratio', 'freeze_trainable_layers=2 freeze_trainable_modules'),
+    refused('use --modules_to_save beside a LoRA', 'freeze_extra_modules'),
+    needless(FOUR_BITS, 'quantization_method=bnb|bitsandbytes'),
 )
 
 SFT = table(
@@ -97,23 +100,18 @@ SFT = table(
     ),
     refused(TEXT, 'freeze_vit freeze_aligner vit_lr aligner_lr vit_gradient_checkpointing'),
     refused(
-        'every weight is trained, or none but the adapter',
-        """freeze_parameters freeze_parameters_ratio=0.0 additional_trainable_parameters freeze_llm
-        trainable_parameters""",
+        'name the parameters with --freeze_parameters and --trainable_parameters',
+        'freeze_llm freeze_parameters_regex trainable_parameters_regex',
     ),
-    refused(ADAPTER_LAYERS, 'modules_to_save lora_modules_to_save'),
     refused('biases stay as they are', 'lora_bias_trainable=none lora_bias=none'),
-    refused('name the layers with --lora_target_modules', 'target_regex lora_target_regex'),
     refused('adapter weights are fp32 while they are trained', 'lora_dtype=auto|fp32|float32'),
-    refused('A and B have one learning rate', 'lora_lr_ratio lorap_lr_ratio'),
-    refused('a DoRA adapter could not be served', 'use_dora'),
-    refused(
-        'A starts at random and B at zero, so that the base model keeps its weights',
-        'init_lora_weights=true init_weights=true',
-    ),
+    refused('embeddings learn at the rate of A', 'lora_plus_lr_embedding loraplus_lr_embedding=1e-6'),
+    needless('noise is added by swiftlite itself', 'neftune_backend=transformers|swift'),
+    needless(FOUR_BITS, 'quant_method=bnb'),
+    refused(FOUR_BITS, 'bnb_4bit_quant_storage hqq_axis hqq_dynamic_config_path quantization_config'),
     refused(
         LATER,
-        """neftune_noise_alpha neftune_alpha neftune_backend use_liger use_liger_kernel resume_only_model
+        """use_liger use_liger_kernel resume_only_model
         metric_warmup_step early_stop early_stop_interval loss_name loss_type ref_model_type full_determinism
         ignore_data_skip auto_find_batch_size test_oom_error acc_steps=1 gpu_memory_fraction
         sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr

@@ -6,6 +6,7 @@ from typing import ClassVar
 from swiftlite.args.fields import arg
 from swiftlite.args.groups import NumberArgs, PromptArgs, WeightsArgs
 from swiftlite.args.training_data import TrainingDataArgs
+from swiftlite.args.tuner import TunerArgs
 from swiftlite.errors import UsageError
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'constant_with_warmup', 'polynomial', 'cosine_with_restarts')
@@ -13,7 +14,7 @@ REPORTS = ('tensorboard', 'none')
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftArgs(TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
+class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
     """Fine-tune a model: a LoRA, or all of its weights."""
 
     summary: ClassVar[str] = 'Fine-tune a model on conversations: a LoRA, or all of its weights.'
@@ -23,26 +24,6 @@ class SftArgs(TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
         'swiftlite sft --model Qwen/Qwen2.5-7B-Instruct --dataset my.jsonl#1000 --lora_target_modules ALL',
     )
 
-    sft_type: str = arg(
-        'lora',
-        'lora: a small adapter; full: every weight',
-        group='tuner',
-        aliases=('train_type', 'tuner_type', 'finetuning_type'),
-        choices=('lora', 'full'),
-    )
-    lora_target_modules: list[str] = arg(
-        ['DEFAULT'],
-        "linear layers that get an adapter: DEFAULT (the family's attention inputs), ALL, or names such as q_proj",
-        group='tuner',
-        aliases=('target_modules', 'lora_target'),
-        split=',',
-    )
-    lora_rank: int = arg(8, 'rank of the adapter', group='tuner', low=1)
-    lora_alpha: float = arg(32, 'its scale: alpha / rank', group='tuner', low=0.01)
-    lora_dropout: float = arg(
-        0.05, 'dropout of its input', group='tuner', aliases=('lora_dropout_p',), low=0, high=0.99
-    )
-    use_rslora: bool = arg(False, 'scale by alpha / √rank', group='tuner')
 
     group_by_length: bool = arg(
         False, 'batches of rows of similar length: less padding, in exchange for less random batches', group='data'

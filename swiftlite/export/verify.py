@@ -1,5 +1,6 @@
 """The logits of a merged model against those of base + adapter, both in transformers."""
 
+import logging
 import tempfile
 import warnings
 from typing import Any
@@ -49,6 +50,7 @@ def _adapter_logits(base: str, adapter: Adapter, ids: torch.Tensor, dtype: Any) 
     from transformers import AutoModelForCausalLM
 
     warnings.simplefilter('ignore', FutureWarning)  # peft on the newest transformers
+    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)  # peft imports it where it is installed
     model = AutoModelForCausalLM.from_pretrained(native_checkpoint(base), dtype=dtype)
     with tempfile.TemporaryDirectory() as folder:
         write_adapter(folder, adapter)

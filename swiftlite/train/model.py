@@ -1,8 +1,7 @@
-"""The network to train: a native transformers class, with LoRA or whole."""
+"""The network to train: a native transformers class, with an adapter or whole."""
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from torch import nn
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import native_checkpoint, raw_config
 from swiftlite.checkpoint.config import read_config
-from swiftlite.errors import SwiftliteError, UsageError, nearest
-from swiftlite.registry.families import Family
-from swiftlite.registry.resolve import get_family
+from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.attention import install_attention
 from swiftlite.train.loss import install_loss
+from swiftlite.train.noise import add_noise
+from swiftlite.train.quantized import keep_as_they_are, quantization, size
 from swiftlite.train.ranks import say, world_size
+from swiftlite.train.tuners import add_adapter, freeze
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
 SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
@@ -35,8 +35,8 @@ def resolve_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_model(path: str, dtype: torch.dtype) -> Any:
-    """The causal LM of a native checkpoint folder, without remote code.
+def load_model(path: str, dtype: torch.dtype, **options: Any) -> Any:
+    """The causal LM of a native checkpoint folder, without remote code; `options` are from_pretrained's.
 
     Raises:
         SwiftliteError: transformers cannot read it.
@@ -45,7 +45,12 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
 
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+            path,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise SwiftliteError(f'the model in {path} cannot be loaded: {str(error).splitlines()[0]}') from error
@@ -63,51 +68,7 @@ def ready(model: Any) -> Any:
     """A transformers causal LM with what training it needs here."""
     install_attention(model)
     install_loss(model)
-    return model
-
-
-def target_modules(family: Family, wanted: Sequence[str]) -> list[str]:
-    """Names for --lora_target_modules: DEFAULT, ALL (all-linear) or names of linear layers.
-
-    Raises:
-        UsageError: a name fits no linear layer.
-    """
-    linear = family.all_linear
-    chosen: dict[str, None] = {}
-    for name in wanted:
-        if name.upper() in ('ALL', 'ALL-LINEAR'):
-            chosen.update(dict.fromkeys(family.all_linear))
-        elif name.upper() in ('DEFAULT', 'AUTO'):
-            chosen.update(dict.fromkeys(family.lora_targets))
-        elif name.rpartition('.')[2] in linear:
-            chosen[name] = None
-        elif name.rpartition('.')[2] == 'lm_head':
-            raise UsageError(
-                '--lora_target_modules lm_head is refused: an adapter of the output layer cannot be served'
-            )
-        else:
-            options = ['DEFAULT', 'ALL', *sorted(linear)]
-            hint = nearest(name, options)
-            raise UsageError(f"--lora_target_modules '{name}' is no linear layer; valid are {', '.join(options)}{hint}")
-    return list(chosen)
-
-
-def add_lora(model: nn.Module, args: Any, targets: list[str], base: str) -> Any:
-    """A PEFT model with fp32 adapter weights; `base` is recorded as its base model."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=args.lora_rank,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=targets,
-        use_rslora=args.use_rslora,
-        task_type='CAUSAL_LM',
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FutureWarning)  # peft on the newest transformers
-        model = get_peft_model(model, config)
-    config.base_model_name_or_path = base
+    keep_as_they_are(model)
     return model
 
 
@@ -128,14 +89,8 @@ def recompute_activations(model: nn.Module) -> None:
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(size(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
-
-
-def lora_targets(args: SftArgs, base: str) -> list[str]:
-    """The linear layers that get an adapter, none where all weights are trained."""
-    family = get_family((raw_config(base).get('architectures') or ['none'])[0])
-    return target_modules(family, args.lora_target_modules) if args.sft_type == 'lora' else []
 
 
 def make_model(
@@ -143,20 +98,23 @@ def make_model(
     base: str,
     dtype: torch.dtype,
     targets: list[str],
-    load: Callable[[str, torch.dtype], Any] = load_model,
+    load: Callable[..., Any] = load_model,
 ) -> tuple[Any, torch.dtype | None]:
     """(model, dtype its weights are saved in; None for an adapter)."""
     full = args.sft_type == 'full'
     if raw_config(base).get('quantization_config'):
         raise SwiftliteError(f'{base} is quantized: train the unquantized model')
-    model = load(native_checkpoint(base), torch.float32 if full else dtype)
+    model = load(native_checkpoint(base), torch.float32 if full else dtype, **quantization(args, dtype))
     if full:
+        freeze(model, args.freeze_parameters, args.freeze_parameters_ratio, args.trainable_parameters)
         save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
     else:
-        model = add_lora(model, args, targets, base)
+        model = add_adapter(model, args, targets, base)
         save_dtype = None
+    if args.neftune_noise_alpha:
+        add_noise(model, args.neftune_noise_alpha)
     trained, total = parameter_counts(model)
-    what = 'all of them trained' if full else f'{trained:,} trained (LoRA, rank {args.lora_rank}, {" ".join(targets)})'
+    what = 'all of them trained' if trained == total else f'{trained:,} trained{tuner(args, targets)}'
     say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
     if not full and any(spec.startswith('self-cognition') for spec in args.dataset) and 'up_proj' not in targets:
         say('note: an identity is learnt better with --lora_target_modules ALL')
@@ -164,3 +122,19 @@ def make_model(
     if wanted or (wanted is None and torch.cuda.is_available() and total >= LARGE):
         recompute_activations(model)
     return model, save_dtype
+
+
+def tuner(args: SftArgs, targets: list[str]) -> str:
+    """' (DoRA, rank 8, q_proj v_proj, over nf4)': what an adapter is, and where."""
+    if args.sft_type == 'full':
+        return ''
+    kind = 'DoRA' if args.use_dora else 'rsLoRA' if args.use_rslora else 'LoRA'
+    where = ' '.join(targets) if len(targets) <= 8 else f'{len(targets)} layers'
+    parts = [kind, f'rank {args.lora_rank}', where]
+    if args.init_lora_weights.lower() != 'true':
+        parts.append(f'from {args.init_lora_weights.lower()}')
+    if args.modules_to_save:
+        parts.append(f'whole: {" ".join(args.modules_to_save)}')
+    if args.quantization_bit:
+        parts.append(f'over {args.bnb_4bit_quant_type}')
+    return f' ({", ".join(parts)})'

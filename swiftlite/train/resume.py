@@ -9,7 +9,12 @@ from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.output import ARGS_FILE, STATE_FILE
 
-LORA_FIELDS = ('lora_rank', 'lora_target_modules', 'lora_alpha', 'use_rslora')  # what a checkpoint's adapter fixes
+# what a checkpoint fixes
+LORA_FIELDS = (
+    *('lora_rank', 'lora_target_modules', 'target_regex', 'modules_to_save', 'lora_alpha', 'use_rslora', 'use_dora'),
+    *('init_lora_weights', 'lora_lr_ratio', 'quantization_bit', 'bnb_4bit_quant_type', 'bnb_4bit_use_double_quant'),
+)
+FULL_FIELDS = ('freeze_parameters', 'freeze_parameters_ratio', 'trainable_parameters')
 
 
 def check_resume(args: SftArgs, identity: str) -> str | None:
@@ -23,7 +28,7 @@ def check_resume(args: SftArgs, identity: str) -> str | None:
     saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
     if saved.get('base_fingerprint', identity) != identity:
         raise UsageError(f"--resume_from_checkpoint '{folder}' was trained on another base model")
-    for name in ('sft_type', *(LORA_FIELDS if args.sft_type == 'lora' else ())):
+    for name in ('sft_type', *(LORA_FIELDS if args.sft_type == 'lora' else FULL_FIELDS)):
         if saved.get(name, getattr(args, name)) != getattr(args, name):
             shown = ' '.join(saved[name]) if isinstance(saved[name], list) else saved[name]
             raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with --{name} {shown}")

@@ -37,6 +37,7 @@ def make_trainer(
         tokenizer=tokenizer,
         save_dtype=save_dtype,
         group_by_length=args.group_by_length,
+        lora_lr_ratio=args.lora_lr_ratio,
     )
 
 

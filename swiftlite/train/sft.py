@@ -17,14 +17,16 @@ from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
 from swiftlite.train.data import training_data
 from swiftlite.train.dump import dump_prompt
-from swiftlite.train.model import lora_targets, make_model, resolve_dtype
+from swiftlite.train.model import make_model, resolve_dtype
 from swiftlite.train.output import STATE_FILE, args_record, check_output, how_to_go_on, write_args
 from swiftlite.train.packing import pack
+from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, say, shared_folder
 from swiftlite.train.resume import check_resume
 from swiftlite.train.settings import make_schedule
 from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.summary import finish
+from swiftlite.train.targets import lora_targets
 
 
 def run(args: SftArgs) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def run(args: SftArgs) -> dict[str, Any]:
         tokenizer.chat_template = own  # saved beside full weights
     check_output(args.output_dir, args.add_output_dir_suffix)
     targets = lora_targets(args, base)
+    check_quantization(args)
     identity = fingerprint(base)
     resume = check_resume(args, identity)
 

@@ -15,6 +15,7 @@ from transformers import Trainer
 from swiftlite.errors import SwiftliteError
 from swiftlite.train.collate import BatchSampler
 from swiftlite.train.packing import Rows
+from swiftlite.train.tuners import parameter_groups, rebase, restore
 
 MASTER = 'master_weights.safetensors'
 BATCHES_TOGETHER = 50  # of similar rows, with --group_by_length
@@ -28,6 +29,7 @@ class SftTrainer(Trainer):
         save_dtype: dtype of saved full weights; None when only an adapter is trained. Where it is not fp32 the fp32
             weights are saved too, since training continues from them.
         group_by_length: make batches of rows of similar length.
+        lora_lr_ratio: learning rate of an adapter's B as a multiple of that of the rest (LoRA+).
     """
 
     def __init__(
@@ -36,16 +38,32 @@ class SftTrainer(Trainer):
         tokenizer: Any,
         save_dtype: torch.dtype | None = None,
         group_by_length: bool = False,
+        lora_lr_ratio: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.tokenizer = tokenizer
         self.save_dtype = save_dtype
         self.group_by_length = group_by_length
+        self.lora_lr_ratio = lora_lr_ratio
         self.model_accepts_loss_kwargs = True  # the loss is normalised over the accumulated batch
         self.tokens_seen = 0  # real input tokens of this process
         self._correct: torch.Tensor | int = 0
         self._trained = 0
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if 'lora_magnitude_vector' not in name]  # lengths are no weights to shrink
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.lora_lr_ratio is not None:
+            model = self.model if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            rate, decay = self.args.learning_rate, self.args.weight_decay
+            decayed = self.get_decay_parameter_names(model)
+            groups = parameter_groups(list(model.named_parameters()), decayed, rate, self.lora_lr_ratio, decay)
+            self.optimizer = kind(groups, **options)
+        return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset: Rows | None = None) -> BatchSampler:
         return BatchSampler(
@@ -144,6 +162,7 @@ class SftTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if self.save_dtype is None:
             super()._save(output_dir, state_dict)
+            rebase(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
             return
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model)
@@ -164,6 +183,9 @@ class SftTrainer(Trainer):
             save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, str(folder / MASTER))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if hasattr(self.model, 'adapter_start'):
+            restore(self.model, Path(resume_from_checkpoint))
+            return
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         file = Path(resume_from_checkpoint) / MASTER
         if self.save_dtype is not None and file.is_file():

@@ -33,6 +33,12 @@ BESIDE: dict[str | tuple[str, str], list[str]] = {
     ('sft', 'train_dataset_sample'): [],
     ('app-ui', 'api_key'): ['--base_url', 'http://localhost:8000/v1'],
     'packing_length': ['--packing', 'true'],
+    'bnb_4bit_quant_type': ['--quantization_bit', '4'],
+    'bnb_4bit_use_double_quant': ['--quantization_bit', '4'],
+    'bnb_4bit_comp_dtype': ['--quantization_bit', '4'],
+    'freeze_parameters': ['--sft_type', 'full'],
+    'freeze_parameters_ratio': ['--sft_type', 'full'],
+    'trainable_parameters': ['--sft_type', 'full', '--freeze_parameters', 'model'],
     'eval_is_chat_model': ['--eval_url', 'http://localhost:8000/v1'],
 }
 VALUES = {
@@ -46,6 +52,8 @@ VALUES = {
     'packing_length': ['3000'],
     'loss_scale': ['last_round'],
     'interleave_prob': ['1'],
+    'init_lora_weights': ['pissa'],
+    'quantization_bit': ['4'],
     'model_name': ['小黄'],
     'model_author': ['魔搭'],
 }

@@ -175,8 +175,8 @@ def test_vllm_line():
 
 
 def test_refused_flag_says_why():
-    with pytest.raises(UsageError, match=r'--use-dora is not supported by swiftlite sft: .*served'):
-        read('--use-dora true --dataset a', SftArgs, 'sft')
+    with pytest.raises(UsageError, match=r'--lora-bias is not supported by swiftlite sft: biases stay'):
+        read('--lora-bias all --dataset a', SftArgs, 'sft')
     with pytest.raises(UsageError, match=r'--num_beams .* one reply'):
         read('--num_beams 4', InferArgs, 'infer')
 

@@ -67,9 +67,10 @@ def sft(checkpoint, data, tmp_path, monkeypatch):
             'gradient_accumulation_steps': 2,
             'dataset_test_ratio': 0.0,
             'learning_rate': 1e-2,
-            'lora_dropout': 0.0,
             'logging_steps': 1,
         }
+        if flags.get('sft_type') != 'full':
+            settings['lora_dropout'] = 0.0
         return run(SftArgs(**{**settings, **flags}))
 
     return start
