@@ -27,7 +27,6 @@ from ..train.encoded import EncodedRows
 from ..train.model import (
     LARGE,
     load_model,
-    lora_targets,
     make_model,
     parameter_counts,
     ready,
@@ -39,6 +38,7 @@ from ..train.ranks import is_main, world_size
 from ..train.settings import make_schedule, training_arguments
 from ..train.setup import make_trainer
 from ..train.speed import peak_flops, token_flops
+from ..train.targets import lora_targets
 from . import train_report
 from .ceilings import measure
 from .facts import device_name, facts

@@ -56,7 +56,7 @@ class SftTrainer(Trainer):
         return [name for name in names if 'lora_magnitude_vector' not in name]  # lengths are no weights to shrink
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None and self.lora_lr_ratio is not None:
+        if self.lora_lr_ratio is not None and self.optimizer is None:  # type: ignore[has-type]
             model = self.model if model is None else model
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             rate, decay = self.args.learning_rate, self.args.weight_decay
