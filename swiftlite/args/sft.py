@@ -24,7 +24,6 @@ class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
         'swiftlite sft --model Qwen/Qwen2.5-7B-Instruct --dataset my.jsonl#1000 --lora_target_modules ALL',
     )
 
-
     group_by_length: bool = arg(
         False, 'batches of rows of similar length: less padding, in exchange for less random batches', group='data'
     )

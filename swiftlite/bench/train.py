@@ -261,7 +261,8 @@ def theirs(case: Case, model: Model, rows: EncodedRows, folder: Path) -> tuple[A
     network = model.plain(full)
     if not full:
         options = {'r': args.lora_rank, 'lora_alpha': args.lora_alpha, 'lora_dropout': args.lora_dropout}
-        network = adapted(network, {**options, 'target_modules': model.targets, 'use_rslora': args.use_rslora})
+        options |= {'use_rslora': args.use_rslora, 'use_dora': args.use_dora}
+        network = adapted(network, {**options, 'target_modules': model.targets})
     wanted = args.gradient_checkpointing
     if wanted or (wanted is None and torch.cuda.is_available() and parameter_counts(network)[1] >= LARGE):
         recompute_activations(network)

@@ -30,11 +30,18 @@ def measured(capsys, base, *flags) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{')]
 
 
-@pytest.mark.parametrize('flags', [['--sft_type', 'full'], ['--lora_target_modules', 'ALL', '--row_length', 'chat']])
+KINDS = [
+    ['--sft_type', 'full'],
+    ['--lora_target_modules', 'ALL', '--row_length', 'chat', '--lora_dropout', '0'],
+    ['--use_dora', 'true', '--lora_dropout', '0'],
+]
+
+
+@pytest.mark.parametrize('flags', KINDS)
 def test_losses_lie_on_those_of_transformers(base, capsys, tmp_path, flags):
     """Same rows, weights, seeds: fp32 curves agree, though batches are cut differently."""
     files = ['--output', str(tmp_path / 'out.json'), '--plot', str(tmp_path / 'out.png')]
-    flags = [*flags, '--lora_dropout', '0', '--gradient_accumulation_steps', '2', '--batch_size', '2', *files]
+    flags = [*flags, '--gradient_accumulation_steps', '2', '--batch_size', '2', *files]
     plain, ours = measured(capsys, base, *flags)
     assert (plain['engine'], ours['engine']) == ('transformers', 'swiftlite')
     assert len(ours['losses']) == 4 and ours['losses'][0] != pytest.approx(ours['losses'][-1], abs=1e-2)
