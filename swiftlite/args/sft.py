@@ -77,7 +77,10 @@ class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
     warmup_steps: int = arg(0, 'the same in steps; above 0 it counts instead', group='training', low=0)
     max_grad_norm: float = arg(1.0, 'gradients are scaled down to this norm', group='training', low=0)
     gradient_checkpointing: bool | None = arg(
-        None, 'keep less in memory and compute it again', group='training', shown='from 1B parameters on a GPU'
+        None,
+        'compute activations twice to keep fewer; auto: in as few layers as the memory asks for',
+        group='training',
+        shown='auto',
     )
     seed: int = arg(42, 'of every random choice', group='training', low=0, high=2**32 - 1)
 

@@ -87,7 +87,7 @@ def coerce(flag: Flag, texts: Sequence[str]) -> Any:
     if len(texts) != 1:
         given = f'not {len(texts)} ({" ".join(texts)})' if texts else 'and none is given'
         raise UsageError(f'--{flag.name} takes one value, {given}')
-    if flag.optional and texts[0].lower() in NONE:
+    if flag.optional and texts[0].lower() in (*NONE, *(('auto',) if flag.kind is bool else ())):
         return None
     return _one(flag, texts[0])
 

@@ -28,6 +28,7 @@ class Estimate:
     tokens: int
     kept: float  # of one layer, for each token
     copied: float  # of one layer, for all tokens together: weights in another dtype
+    vocabulary: int
     entered: float  # what enters a layer, for each token: all that is kept of one that is computed again
     recomputed: int = 0  # layers that are computed again in the backward pass
 
@@ -36,7 +37,8 @@ class Estimate:
         """Of all layers and the loss, and one layer's once more: what its backward pass works with."""
         whole = self.layers - self.recomputed
         layers = (whole + 1) * (self.kept * self.tokens + self.copied) + self.recomputed * self.entered * self.tokens
-        return int(layers + 2 * self.entered * self.tokens + 3 * 4 * CHUNK)
+        loss = 3 * 4 * min(CHUNK, self.tokens * self.vocabulary)  # logits in flight, and as many for their gradients
+        return int(layers + 2 * self.entered * self.tokens + loss)
 
     @property
     def total(self) -> int:
@@ -84,6 +86,7 @@ def estimate(model: Any, tokens: int, dtype: torch.dtype, shards: int = 1) -> Es
         tokens=tokens,
         kept=slope,
         copied=max(few - slope * PROBES[0], 0),
+        vocabulary=config.vocab_size,
         entered=config.hidden_size * dtype.itemsize,
     )
 
@@ -106,18 +109,18 @@ def kept_by_a_layer(model: Any, tokens: int, dtype: torch.dtype) -> int:
         'cu_seqlens': torch.tensor([0, tokens], dtype=torch.int32, device=device),
         'lengths': [tokens],
     }
-    sizes = []
+    sizes = [0]
     training = model.training
     model.train()
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        for count in (1, 2):
+        for count in (1, 2)[: len(decoder_layers(network))]:
             with few_layers(network, count), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 with saved_bytes(model) as seen:
                     kept = network(use_cache=False, **where)
                 sizes.append(sum(seen.values()))
                 del kept
     model.train(training)
-    return sizes[1] - sizes[0]
+    return sizes[-1] - sizes[-2]
 
 
 @contextmanager
@@ -153,10 +156,21 @@ def saved_bytes(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes this process has or can get on its device, its weights included where they are there already."""
+    """Bytes this process can get on its device; on a GPU, with those it has already."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     return psutil.virtual_memory().available
+
+
+def forget_peak(device: torch.device) -> None:
+    """`peak_memory` counts from here on."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that tensors took at once on a GPU; 0 elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else 0
 
 
 def most_tokens_of_a_pass(lengths: np.ndarray, batch_size: int, budget: int | None, padding_free: bool) -> int:

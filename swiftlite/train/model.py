@@ -118,9 +118,6 @@ def make_model(
     say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
     if not full and any(spec.startswith('self-cognition') for spec in args.dataset) and 'up_proj' not in targets:
         say('note: an identity is learnt better with --lora_target_modules ALL')
-    wanted = args.gradient_checkpointing
-    if wanted or (wanted is None and torch.cuda.is_available() and total >= LARGE):
-        recompute_activations(model)
     return model, save_dtype
 
 

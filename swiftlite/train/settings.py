@@ -13,6 +13,7 @@ from swiftlite.train.ranks import world_size
 
 ROWS = 16  # of a step, where neither --batch_size nor --gradient_accumulation_steps is given
 PASS_TOKENS = 2048  # of a forward pass then, unless one row is longer
+GPU_PASS_TOKENS = 8192  # the same on a GPU, where they fit: see Rehearsal
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
         accumulation = args.gradient_accumulation_steps or math.ceil(ROWS / batch / world)
     else:
         accumulation = args.gradient_accumulation_steps or 1
-        batch, budget = math.ceil(ROWS / accumulation / world), max(longest, PASS_TOKENS)
+        usual = GPU_PASS_TOKENS if torch.cuda.is_available() else PASS_TOKENS
+        batch, budget = math.ceil(ROWS / accumulation / world), max(longest, usual)
     batches = math.ceil(rows / (batch * world))
     steps = math.ceil(args.num_train_epochs * math.ceil(batches / accumulation))
     if args.max_steps > 0:

@@ -12,6 +12,7 @@ from swiftlite.train.collate import Collator
 from swiftlite.train.model import pass_overhead
 from swiftlite.train.packing import Rows
 from swiftlite.train.ranks import is_main, say
+from swiftlite.train.rehearsal import Rehearsal
 from swiftlite.train.settings import Schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
 
@@ -28,7 +29,7 @@ def make_trainer(
     eval_data: Rows | None = None,
 ) -> SftTrainer:
     """A trainer that writes into `folder`; `save_dtype` is that of full weights, None for an adapter."""
-    return SftTrainer(
+    trainer = SftTrainer(
         model=model,
         args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
         data_collator=Collator(pad_id(tokenizer), pass_overhead(model), schedule.budget, args.padding_free),
@@ -39,6 +40,9 @@ def make_trainer(
         group_by_length=args.group_by_length,
         lora_lr_ratio=args.lora_lr_ratio,
     )
+    trainer.rehearsal = Rehearsal(trainer, args, schedule, dtype)
+    trainer.add_callback(trainer.rehearsal)
+    return trainer
 
 
 def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path, record: dict[str, Any]) -> RunLog:

@@ -77,10 +77,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     try:
         trainer.train(resume_from_checkpoint=resume)
     except torch.OutOfMemoryError as error:
-        raise SwiftliteError(
-            f'out of GPU memory at step {trainer.state.global_step}: lower --batch_size (now {schedule.batch_size}) '
-            f'or --max_length (now {args.max_length}), or add --gradient_checkpointing true'
-        ) from error
+        raise SwiftliteError(trainer.rehearsal.advice(trainer.state.global_step, args)) from error
     except KeyboardInterrupt:
         log.close()
         say(how_to_go_on(folder, trainer.state.global_step))

@@ -1,0 +1,151 @@
+"""Before the first step: which activations are computed again, and whether the largest pass there will be fits."""
+
+import gc
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from swiftlite.args.sft import SftArgs
+from swiftlite.train.memory import (
+    available_memory,
+    decoder_layers,
+    estimate,
+    forget_peak,
+    most_tokens_of_a_pass,
+    peak_memory,
+    size,
+)
+from swiftlite.train.ranks import say
+from swiftlite.train.settings import PASS_TOKENS, Schedule
+
+ALONE = (DistributedType.NO, DistributedType.MULTI_GPU)  # a process can run the model without the others
+
+
+class Rehearsal(TrainerCallback):
+    """Runs the largest pass of the data once before the training, so that memory that does not suffice shows at once.
+
+    Where --gradient_checkpointing leaves the choice, as few layers are computed again as the estimate says; if that
+    does not fit after all, more are. `needs` is the estimate for the layers that are computed again now.
+    """
+
+    def __init__(self, trainer: Any, args: SftArgs, schedule: Schedule, dtype: torch.dtype):
+        self.trainer, self.schedule = trainer, schedule
+        self.automatic = args.gradient_checkpointing is None
+        self.padding_free = args.padding_free
+        self.device = trainer.args.device
+        self.collator = trainer.data_collator
+        model = trainer.model
+        shards = trainer.args.world_size if trainer.is_fsdp_enabled else 1
+        needs = estimate(model, self._tokens(), dtype, shards)
+        if trainer.args.world_size > 1 and shards == 1:
+            needs = replace(needs, gradients=2 * needs.gradients)  # those on their way to the other processes
+        self.available = available_memory(self.device) + (needs.weights if self.device.type == 'cpu' else 0)
+        if args.gradient_checkpointing is not None:
+            self.needs = replace(needs, recomputed=needs.layers if args.gradient_checkpointing else 0)
+        else:
+            self.needs = needs.fitting(self.available)
+            while self.needs.recomputed and args.batch_size is None and self._halve_passes():
+                self.needs = replace(needs, tokens=self._tokens()).fitting(self.available)
+        recompute(model, self.needs.recomputed)
+        say(self.line())
+
+    def line(self) -> str:
+        """What is printed before training."""
+        count, layers = self.needs.recomputed, self.needs.layers
+        again = f'{count} of {layers} layers are computed twice' if count else 'nothing is computed twice'
+        return f'memory: {self.needs.parts()} = {size(self.needs.total)} of {size(self.available)}; {again}'
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raises torch.OutOfMemoryError where the largest pass fits in no way that is left to choose."""
+        if self.device.type == 'cuda' and self.trainer.accelerator.distributed_type in ALONE:
+            self.rehearse()
+
+    def rehearse(self) -> None:
+        """Run the largest pass and forget what came of it; raises torch.OutOfMemoryError as said above."""
+        while (peak := self._run()) is None:
+            gc.collect()
+            torch.cuda.empty_cache()
+            count, layers = self.needs.recomputed, self.needs.layers
+            if not self.automatic or count == layers:
+                raise torch.OutOfMemoryError('the largest pass does not fit')
+            self.needs = replace(self.needs, recomputed=min(count + max(layers // 4, 1), layers))
+            recompute(self.trainer.model, self.needs.recomputed)
+        say(f'largest pass: {size(peak)} at its peak, {self.needs.recomputed} of {self.needs.layers} layers twice')
+
+    def _run(self) -> int | None:
+        """Bytes at the peak of the largest pass, with the optimizer's state; None where they do not suffice."""
+        trainer = self.trainer
+        counts = trainer._correct, trainer._trained
+        forget_peak(self.device)
+        try:
+            with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
+                trainer.model.train()
+                trainer.compute_loss(trainer.model, trainer._prepare_inputs(self.largest_pass())).backward()
+            peak = peak_memory(self.device)
+        except torch.OutOfMemoryError:
+            return None
+        finally:
+            trainer.model.zero_grad(set_to_none=True)
+            trainer._correct, trainer._trained = counts
+            forget_peak(self.device)
+        peak += 0 if trainer.optimizer.state else self.needs.optimizer
+        return peak if peak <= self.available else None
+
+    def largest_pass(self) -> dict[str, Any]:
+        """Of the longest rows."""
+        rows = self.trainer.train_dataset
+        longest = np.argsort(-rows.lengths, kind='stable')[: self.schedule.batch_size]
+        passes = self.collator([rows[int(i)] for i in longest])['passes']
+        return max(passes, key=lambda part: part['input_ids'].numel())
+
+    def advice(self, step: int, args: SftArgs) -> str:
+        """What an error of missing memory says."""
+        needs, batch = self.needs, self.schedule.batch_size
+        ways = [f'lower --batch_size (now {batch})'] if batch > 1 else []
+        ways.append(f'{"lower" if not ways else "or"} --max_length (now {args.max_length})')
+        if needs.recomputed < needs.layers:
+            ways.append('or add --gradient_checkpointing true')
+        if args.sft_type == 'full':
+            ways.append('or train a LoRA (--sft_type lora)')
+        room = replace(needs, recomputed=needs.layers).most_tokens(self.available)
+        fits = f'about {room:,} tokens a pass fit' if room else 'the model alone does not fit'
+        return (
+            f'out of GPU memory at step {step}: {", ".join(ways)}. Estimated: {needs.parts()} = {size(needs.total)} '
+            f'of {size(self.available)}, {needs.recomputed} of {needs.layers} layers computed twice; '
+            f'with all of them {fits}'
+        )
+
+    def _tokens(self) -> int:
+        rows, budget = self.trainer.train_dataset, self.collator.budget
+        return most_tokens_of_a_pass(rows.lengths, self.schedule.batch_size, budget, self.padding_free)
+
+    def _halve_passes(self) -> bool:
+        """Smaller passes, where they may be: more of them give the same gradient."""
+        if self.collator.budget is None or self.collator.budget // 2 < PASS_TOKENS:
+            return False
+        before = self._tokens()
+        self.collator.budget //= 2
+        return self._tokens() < before
+
+
+def recompute(model: nn.Module, count: int) -> None:
+    """Of the first `count` layers keep only what enters them, and compute the rest again in the backward pass.
+
+    The last layers are the first that the backward pass is done with: what they keep is gone before the others work.
+    (Chen et al., Training deep nets with sublinear memory cost, arXiv 1604.06174)
+    """
+    random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    random = random or bool(getattr(model.config, 'attention_dropout', 0))
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=random, determinism_check='none')
+    for index, layer in enumerate(decoder_layers(model)):
+        layer.gradient_checkpointing = index < count
+        layer._gradient_checkpointing_func = again

@@ -1,0 +1,160 @@
+"""What a training needs is estimated well, fits into what there is, and is found out before the first step."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+
+from swiftlite.args.sft import SftArgs
+from swiftlite.cli.parse import parse
+from swiftlite.errors import SwiftliteError
+from swiftlite.train import rehearsal as module
+from swiftlite.train.collate import Collator
+from swiftlite.train.memory import USABLE, Estimate, estimate, most_tokens_of_a_pass, saved_bytes, size
+from swiftlite.train.model import load_model
+from swiftlite.train.rehearsal import Rehearsal, recompute
+from tests.tiny import tiny_qwen2
+
+LAYERS = 5
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    folder = tiny_qwen2(tmp_path_factory.mktemp('base') / 'tiny', num_hidden_layers=LAYERS)
+    return load_model(str(folder), torch.float32)
+
+
+def kept(model, tokens: int) -> int:
+    """Bytes autograd keeps of a pass of one row."""
+    row = np.arange(tokens) % 50, np.full(tokens, -100)
+    (batch,) = Collator(0, padding_free=True)([row])['passes']
+    with saved_bytes(model) as seen:
+        model.train()(**batch)
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize('lora', [False, True])
+@pytest.mark.parametrize('count', [0, 2, LAYERS])
+def test_activations_are_those_that_autograd_keeps(model, lora, count):
+    """The estimate is a line through two short rows of one layer; the truth is a long one through all."""
+    network = model
+    if lora:
+        network = get_peft_model(model, LoraConfig(r=4, lora_dropout=0.1, target_modules=['q_proj', 'down_proj']))
+    tokens = 3000
+    found = estimate(network, tokens, torch.float32)
+    recompute(network, count)
+    wanted = (found.kept * (LAYERS - count) + found.entered * count) * tokens
+    assert kept(network, tokens) == pytest.approx(wanted, rel=0.1 if count < LAYERS else 0.5)
+    assert found.gradients == 4 * sum(p.numel() for p in network.parameters() if p.requires_grad)
+    recompute(network, 0)
+    if lora:
+        network.unload()
+        model.requires_grad_(True)
+
+
+def test_as_few_layers_as_fit_are_computed_twice():
+    whole = Estimate(1000, 10, 20, layers=10, tokens=10**6, kept=4000, copied=0, vocabulary=8, entered=100)
+    assert whole.fitting(10**12).recomputed == 0
+    found = whole.fitting(30 * 10**9)
+    assert 0 < found.recomputed < 10 and found.total <= 0.92 * 30 * 10**9
+    assert replace(found, recomputed=found.recomputed - 1).total > 0.92 * 30 * 10**9
+    assert whole.fitting(10**9).recomputed == 10
+    room = whole.most_tokens(30 * 10**9)
+    at_most = replace(whole, recomputed=10, tokens=room)
+    assert 0.98 < at_most.total / (0.92 * 30 * 10**9) <= 1
+    assert whole.most_tokens(10) == 0
+
+
+@pytest.mark.parametrize('budget, free, padded', [(None, 24, 30), (20, 20, 20), (5, 10, 10)])
+def test_largest_pass(budget, free, padded):
+    lengths = np.array([3, 10, 8, 1, 6])
+    assert most_tokens_of_a_pass(lengths, 3, budget, True) == free
+    assert most_tokens_of_a_pass(lengths, 3, budget, False) == padded
+
+
+def test_sizes():
+    assert (size(3 << 20), size(15.26 * 2**30)) == ('3 MiB', '15.3 GiB')
+
+
+def weights(summary: dict) -> dict[str, torch.Tensor]:
+    return load_file(Path(summary['last_model_checkpoint']) / 'adapter_model.safetensors')
+
+
+def test_the_choice_is_made_from_the_memory_there_is(sft, monkeypatch, capsys):
+    """No layer, one or both: the same losses and weights, with dropout."""
+    needed, first = [], Estimate.fitting
+    monkeypatch.setattr(Estimate, 'fitting', lambda self, room: needed.append(first(self, room)) or needed[-1])
+    runs, rooms = [], [1 << 40]
+    for wanted in ('nothing is', '1 of 2 layers are', '2 of 2 layers are'):
+        monkeypatch.setattr(module, 'available_memory', lambda _: rooms[-1])
+        runs.append(weights(sft(lora_dropout=0.3, batch_size=16, gradient_accumulation_steps=1, max_steps=2)))
+        needs = needed[-1]
+        rooms.append(int((replace(needs, recomputed=needs.recomputed + 1).total + 100) / USABLE) - needs.weights)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('memory:')]
+        assert f'; {wanted} computed twice' in line, line
+    assert all(torch.equal(runs[0][name], other[name]) for other in runs[1:] for name in other)
+
+
+@pytest.mark.parametrize('wanted', [True, False])
+def test_a_choice_that_is_given_is_kept(sft, monkeypatch, capsys, wanted):
+    monkeypatch.setattr(module, 'available_memory', lambda _: (1 << 40) if wanted else 1)
+    sft(gradient_checkpointing=wanted, max_steps=1)
+    assert ('2 of 2 layers are' if wanted else 'nothing is') + ' computed twice' in capsys.readouterr().out
+
+
+def test_auto_can_be_typed():
+    words = ['--model_type', 'tiny-chat', '--dataset', 'x', '--gradient_checkpointing']
+    assert [parse(SftArgs, [*words, text], 'sft').gradient_checkpointing for text in ('auto', 'true', 'no')] == [
+        None,
+        True,
+        False,
+    ]
+
+
+def first_line(summary: dict) -> dict:
+    return json.loads((Path(summary['last_model_checkpoint']).parent / 'logging.jsonl').read_text().splitlines()[0])
+
+
+def rehearse(self, *args, **_):
+    self.rehearse()
+
+
+def test_a_rehearsal_leaves_no_trace(sft, monkeypatch, capsys):
+    flags = {'lora_dropout': 0.3, 'max_steps': 2, 'num_train_epochs': 2}
+    plain = sft(**flags)
+    seen = []
+    monkeypatch.setattr(Rehearsal, 'on_train_begin', rehearse)
+    monkeypatch.setattr(module, 'peak_memory', lambda _: seen.append(1) or 5 << 20)
+    again = sft(**flags)
+    assert seen and 'largest pass: ' in capsys.readouterr().out
+    left, right = weights(plain), weights(again)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    logs = [
+        (Path(r['last_model_checkpoint']).parent / 'logging.jsonl').read_text().splitlines() for r in (plain, again)
+    ]
+    assert json.loads(logs[0][0])['token_acc'] == json.loads(logs[1][0])['token_acc']
+    assert plain['tokens'] == again['tokens']
+
+
+def test_more_layers_are_computed_twice_where_the_largest_pass_does_not_fit(sft, monkeypatch, capsys):
+    peaks = iter([1 << 60, 1 << 60, 1 << 20])
+    monkeypatch.setattr(Rehearsal, 'on_train_begin', rehearse)
+    monkeypatch.setattr(module, 'peak_memory', lambda _: next(peaks))
+    sft(max_steps=1)
+    assert '2 of 2 layers twice' in capsys.readouterr().out
+
+
+def test_what_never_fits_is_said_before_the_first_step(sft, monkeypatch):
+    monkeypatch.setattr(Rehearsal, 'on_train_begin', rehearse)
+    monkeypatch.setattr(module, 'peak_memory', lambda _: 1 << 60)
+    with pytest.raises(
+        SwiftliteError, match=r'at step 0: lower --batch_size \(now 4\), or --max_length \(now 2048\)\. '
+    ):
+        sft()
+    with pytest.raises(SwiftliteError, match=r'or add --gradient_checkpointing true, or train a LoRA .*weights \+ '):
+        sft(gradient_checkpointing=False, sft_type='full')
