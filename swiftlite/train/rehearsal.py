@@ -110,18 +110,14 @@ class Rehearsal(TrainerCallback):
     def advice(self, step: int, args: SftArgs) -> str:
         """What an error of missing memory says."""
         needs, batch = self.needs, self.schedule.batch_size
-        ways = [f'lower --batch_size (now {batch})'] if batch > 1 else []
-        ways.append(f'{"lower" if not ways else "or"} --max_length (now {args.max_length})')
-        if needs.recomputed < needs.layers:
-            ways.append('or add --gradient_checkpointing true')
-        if args.sft_type == 'full':
-            ways.append('or train a LoRA (--sft_type lora)')
+        more = ', or add --gradient_checkpointing true' if needs.recomputed < needs.layers else ''
+        more += ', or train a LoRA (--sft_type lora)' if args.sft_type == 'full' else ''
         room = replace(needs, recomputed=needs.layers).most_tokens(self.available)
         fits = f'about {room:,} tokens a pass fit' if room else 'the model alone does not fit'
         return (
-            f'out of GPU memory at step {step}: {", ".join(ways)}. Estimated: {needs.parts()} = {size(needs.total)} '
-            f'of {size(self.available)}, {needs.recomputed} of {needs.layers} layers computed twice; '
-            f'with all of them {fits}'
+            f'out of GPU memory at step {step}: lower --batch_size (now {batch}) or --max_length (now '
+            f'{args.max_length}){more}. Estimated: {needs.parts()} = {size(needs.total)} of {size(self.available)}, '
+            f'{needs.recomputed} of {needs.layers} layers computed twice; with all of them {fits}'
         )
 
     def _tokens(self) -> int:

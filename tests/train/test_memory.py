@@ -153,7 +153,7 @@ def test_what_never_fits_is_said_before_the_first_step(sft, monkeypatch):
     monkeypatch.setattr(Rehearsal, 'on_train_begin', rehearse)
     monkeypatch.setattr(module, 'peak_memory', lambda _: 1 << 60)
     with pytest.raises(
-        SwiftliteError, match=r'at step 0: lower --batch_size \(now 4\), or --max_length \(now 2048\)\. '
+        SwiftliteError, match=r'at step 0: lower --batch_size \(now 4\) or --max_length \(now 2048\)\. '
     ):
         sft()
     with pytest.raises(SwiftliteError, match=r'or add --gradient_checkpointing true, or train a LoRA .*weights \+ '):
