@@ -55,6 +55,14 @@ def divide(x, y):
     return tl.div_rn(x, y)
 
 
+@triton.jit
+def silu(x, EXACT: tl.constexpr):
+    """x * sigmoid(x) of fp32; unless EXACT a few units in the last place off, which 16 bits do not show."""
+    if EXACT:
+        return divide(x, 1 + exp(-x))
+    return x / (1 + tl.exp2(x * -1.4426950408889634))
+
+
 def early_launch(x: torch.Tensor) -> dict[str, bool]:
     """Launch options of a kernel that opens with begin(): programmatic dependent launch where the GPU has it."""
     early = x.is_cuda and has_dependent_launch(x.device)

@@ -16,7 +16,8 @@ from .batch import StepShape
 from .plan import AdapterLoad, StepPlan
 from .upload import Upload
 
-FEW_TOKENS = 1024  # a step up to this size has small tiles: its adapters have few tokens each
+TILES = ((256, 8), (1024, 16))  # (tokens of a step, of a tile): in small steps adapters have few tokens each
+LARGE_TILE = 64
 
 
 class LoRAManager:
@@ -37,8 +38,6 @@ class LoRAManager:
         self._pool_rows = torch.zeros(num_pages + 1, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(num_pages + 1, dtype=torch.int32, device=device)
         self._slots: dict[int, int] = {}  # uid → first page
-        gpu = str(device).startswith('cuda')
-        self._side = torch.cuda.Stream(device) if gpu else None
         self._tokens, self._rows = (TileList(max_tokens, num_pages, depth, device) for _ in range(2))
         self._linears: list[Linear] = list(model.linears())
         self._sizes = model.config.linear_sizes
@@ -127,7 +126,7 @@ class LoRAManager:
 
     def _batch(self, tiles: tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]) -> LoRABatch:
         adapters, starts, counts, size = tiles
-        return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size), self._side)
+        return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size))
 
 
 class TileList:
@@ -167,7 +166,7 @@ def tile_size(tokens: int, gpu: bool) -> int:
     """Tokens of a tile in a step of so many."""
     if not gpu:
         return max(tokens, 1)  # an adapter's tokens in one product
-    return 16 if tokens <= FEW_TOKENS else 64
+    return next((size for most, size in TILES if tokens <= most), LARGE_TILE)
 
 
 def most_tiles(tokens: int, num_pages: int, gpu: bool) -> int:
@@ -176,8 +175,9 @@ def most_tiles(tokens: int, num_pages: int, gpu: bool) -> int:
 
 
 def tile_room(max_tokens: int, num_pages: int, gpu: bool) -> int:
-    """Of any step of up to `max_tokens`: the largest of those with small tiles may have more than the largest."""
-    return max(most_tiles(tokens, num_pages, gpu) for tokens in (min(FEW_TOKENS, max_tokens), max_tokens))
+    """Of any step of up to `max_tokens`: one with small tiles may have more than the largest."""
+    sizes = [most for most, _ in TILES if most < max_tokens] + [max_tokens]
+    return max(most_tiles(tokens, num_pages, gpu) for tokens in sizes)
 
 
 def tile_stride(count: int) -> int:

@@ -63,13 +63,10 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
         """x [T, in] → [T, out]; without bias where the next kernel adds it."""
-        found = self.adapters(x)
-        if found is None:
-            return self.project(x, with_bias)
-        lora, store = found
-        shrunk = lora.shrink(store, x)
         y = self.project(x, with_bias)
-        lora.expand(store, shrunk, y)
+        if (found := self.adapters(x)) is not None:
+            lora, store = found
+            lora.add(store, x, y)
         return y
 
     def project(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:

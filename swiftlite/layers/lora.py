@@ -46,36 +46,18 @@ class LoRAStore:
 
 @dataclass(frozen=True)
 class LoRABatch:
-    """The step's adapters: which tokens go to which rows of the pools.
-
-    side: a stream on which the first half of an adapter's product runs beside the layer's own, None to run it before.
-    """
+    """The step's adapters: which tokens go to which rows of the pools."""
 
     routing: LoRARouting
-    side: torch.cuda.Stream | None = None
 
-    def shrink(self, store: LoRAStore, x: torch.Tensor) -> torch.Tensor:
-        """x Aᵀ of every token with an adapter, for `expand` or `expand_silu_and_mul` of the same layer."""
-        if self.side is None:
-            return shrink(x, store.a, self.routing)
-        self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
-            return shrink(x, store.a, self.routing)
+    def add(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor) -> None:
+        """y [T, out] += (x Aᵀ) B for every token with an adapter, in place."""
+        expand(y, shrink(x, store.a, self.routing), store.b, store.widths, self.routing)
 
-    def expand(self, store: LoRAStore, shrunk: torch.Tensor, y: torch.Tensor) -> None:
-        """y [T, out] += what `shrink` gave times B, in place."""
-        self._join()
-        expand(y, shrunk, store.b, store.widths, self.routing)
-
-    def expand_silu_and_mul(self, store: LoRAStore, shrunk: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
-        """Gate the sum: y [T, 2N], out [T, N]."""
-        self._join()
-        expand_silu_and_mul(out, y, shrunk, store.b, self.routing)
+    def add_silu_and_mul(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
+        """The same for y [T, 2N], gated into out [T, N]; y is left as it is."""
+        expand_silu_and_mul(out, y, shrink(x, store.a, self.routing), store.b, self.routing)
 
     def of_row(self, store: LoRAStore, x: torch.Tensor, norm_weight: torch.Tensor | None) -> RowLoRA:
         """For the product of a single token x [1, in], which is multiplied by norm_weight [in] first."""
         return RowLoRA(shrink(x, store.a, self.routing, norm_weight), store.b, store.widths, self.routing)
-
-    def _join(self) -> None:
-        if self.side is not None:
-            torch.cuda.current_stream().wait_stream(self.side)

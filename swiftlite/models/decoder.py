@@ -81,14 +81,13 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate_up = self.gate_up.project(x)
         out = torch.empty(x.shape[0], self.down.in_features, dtype=x.dtype, device=x.device)
-        found = self.gate_up.adapters(x)
-        if found is None:
-            silu_and_mul(out, self.gate_up.project(x))
-        else:
+        if (found := self.gate_up.adapters(x)) is not None:
             lora, store = found
-            shrunk = lora.shrink(store, x)
-            lora.expand_silu_and_mul(store, shrunk, self.gate_up.project(x), out)
+            lora.add_silu_and_mul(store, x, gate_up, out)
+        else:
+            silu_and_mul(out, gate_up)
         return self.down(out)
 
 

@@ -6,10 +6,8 @@ from hypothesis import strategies as st
 from swiftlite_kernels.paged_lora import LoRARouting
 from tests.kernels import naive
 
-TILE = 16
 
-
-def routing(runs, ranks, pool, device):
+def routing(runs, ranks, pool, device, tile=16):
     """Tiles for runs of (adapter or None, tokens), over adapters of `ranks` at random places of a pool."""
     places = torch.randperm(pool).tolist()
     ranks = [*ranks, 0]  # the last one stands for no adapter
@@ -18,11 +16,11 @@ def routing(runs, ranks, pool, device):
         table[i, :rank] = torch.tensor([places.pop() for _ in range(rank)])
     tiles, token = [(0, 0, 0)], 0  # one that is not used
     for adapter, count in runs:
-        for first in range(0, count, TILE):
-            tiles.append((len(ranks) - 1 if adapter is None else adapter, token + first, min(TILE, count - first)))
+        for first in range(0, count, tile):
+            tiles.append((len(ranks) - 1 if adapter is None else adapter, token + first, min(tile, count - first)))
         token += count
     columns = [torch.tensor(c, dtype=torch.int32, device=device) for c in zip(*tiles, strict=True)]
-    return LoRARouting(*columns, table.to(device), torch.tensor(ranks, dtype=torch.int32, device=device), TILE), token
+    return LoRARouting(*columns, table.to(device), torch.tensor(ranks, dtype=torch.int32, device=device), tile), token
 
 
 def add_lora(target, y, x, a, b, widths, where):
@@ -35,11 +33,11 @@ RUNS = st.lists(st.tuples(st.sampled_from([None, 0, 1, 2]), st.integers(1, 37)),
 
 @given(runs=RUNS, widths=st.lists(st.sampled_from([16, 130, 300]), min_size=1, max_size=4),
        inner=st.sampled_from([64, 769]), ranks=st.lists(st.sampled_from([1, 8, 16, 20, 40]), min_size=3, max_size=3),
-       dtype=st.integers(0, 2))
-def test_every_token_gets_its_adapter(target, runs, widths, inner, ranks, dtype):
+       dtype=st.integers(0, 2), tile=st.sampled_from([8, 16, 64]))
+def test_every_token_gets_its_adapter(target, runs, widths, inner, ranks, dtype, tile):
     dtype = target.dtypes[dtype % len(target.dtypes)]
     pool = sum(ranks) + 9
-    where, tokens = routing(runs, ranks, pool, target.device)
+    where, tokens = routing(runs, ranks, pool, target.device, tile)
     x = torch.randn(tokens, inner, device=target.device).to(dtype)
     a = (torch.randn(len(widths), pool, inner, device=target.device) / inner**0.5).to(dtype)
     b = torch.randn(pool, sum(widths), device=target.device).to(dtype)
@@ -88,12 +86,12 @@ def test_shares_of_a_long_input_add_up(target, split):
 
 
 @given(runs=RUNS, width=st.sampled_from([16, 130, 300]), ranks=st.lists(st.sampled_from([1, 16, 40]), min_size=3,
-       max_size=3), normed=st.booleans(), dtype=st.integers(0, 2))
-def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype):
+       max_size=3), normed=st.booleans(), dtype=st.integers(0, 2), tile=st.sampled_from([8, 16, 64]))
+def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype, tile):
     """Bit by bit what expanding into the output and gating it give."""
     dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
     pool, inner = sum(ranks) + 9, 72
-    where, tokens = routing(runs, ranks, pool, device)
+    where, tokens = routing(runs, ranks, pool, device, tile)
     x = torch.randn(tokens, inner, device=device).to(dtype)
     a = (torch.randn(2, pool, inner, device=device) / inner**0.5).to(dtype)
     b = torch.randn(pool, 2 * width, device=device).to(dtype)

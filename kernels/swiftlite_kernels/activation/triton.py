@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.triton import as_rows, begin, divide, early_launch, exp, next_power_of_2, tanh
+from swiftlite_kernels.triton import as_rows, begin, early_launch, next_power_of_2, silu, tanh
 
 SILU, GELU, GELU_TANH = 0, 1, 2
 
@@ -24,7 +24,7 @@ def gate_kernel(
     gate = (first if GATE_FIRST else second).to(tl.float32)
     up = second if GATE_FIRST else first
     if ACT == 0:
-        active = divide(gate, 1 + exp(-gate))
+        active = silu(gate, x.dtype.element_ty == tl.float32)
     elif ACT == 1:
         active = gate * 0.5 * (1 + tl.erf(gate * 0.7071067811865476))
     else:

@@ -11,7 +11,10 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.gemv import RowLoRA
-from swiftlite_kernels.triton import begin, divide, early_launch, exp, next_power_of_2
+from swiftlite_kernels.triton import begin, early_launch, next_power_of_2, silu
+
+MOST_PARTS = 16  # of an adapter's first half
+REGISTERS = 8192  # of a program of eight warps: all programs of a long product are on the device at once
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,11 @@ def add_step(acc, up, squares, tile, other, x, norm_weight, k, inner, NORM: tl.c
 
 
 @triton.jit
-def adapter_columns(
-    shrunk, b_tile, rank, splits, s, slice_size, part_size, SPLITS: tl.constexpr, RANKS: tl.constexpr,
-):
-    """What an adapter adds to columns [C] of B, b_tile [C, RANKS]; s [C]: the slice each lies in."""
-    split, r = tl.arange(0, SPLITS)[:, None, None], tl.arange(0, RANKS)
-    at = shrunk + split * part_size + (s * slice_size)[None, :, None] + r[None, None, :]
-    half = tl.sum(tl.load(at, (split < splits) & (r < rank)[None, None, :], other=0.0), 0)
-    return tl.sum(half * b_tile.to(tl.float32), 1)
+def parts_of(shrunk, rank, splits, part_size, SPLITS: tl.constexpr, RANKS: tl.constexpr):
+    """The row's products with A of one slice, in parts: [SPLITS, RANKS]."""
+    split, r = tl.arange(0, SPLITS)[:, None], tl.arange(0, RANKS)
+    mask = (split < splits) & (r < rank)[None, :]
+    return tl.load(shrunk + split * part_size + r[None, :], mask, other=0.0)
 
 
 @triton.jit(do_not_specialize=['splits'])
@@ -52,7 +52,8 @@ def gemv_kernel(
     out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight_row,
     shrunk, b, adapters, pool_rows, ranks, splits, n0, n1, slice_size, part_size, b_row, table_row,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, LORA: tl.constexpr,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, EARLY: tl.constexpr,
+    SLICES: tl.constexpr, SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Program (COLUMNS columns); `other` and `up` belong to the second half of a gated weight."""
     column, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, INNER)
@@ -71,6 +72,12 @@ def gemv_kernel(
         b_tile = tl.load(b_at, has, other=0.0)
         b_other = tl.load(b_at + width, has, other=0.0) if GATED else b_tile
     begin(EARLY)
+    if LORA:
+        first_parts = parts_of(shrunk, rank, splits, part_size, SPLITS, RANKS)
+        if SLICES > 1:
+            second_parts = parts_of(shrunk + slice_size, rank, splits, part_size, SPLITS, RANKS)
+        if SLICES > 2:
+            third_parts = parts_of(shrunk + 2 * slice_size, rank, splits, part_size, SPLITS, RANKS)
     acc = tl.zeros([COLUMNS, INNER], tl.float32)
     up = tl.zeros([COLUMNS, INNER], tl.float32)
     squares = tl.zeros([INNER], tl.float32)
@@ -82,10 +89,16 @@ def gemv_kernel(
         acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, first + k, inner, NORM, GATED)
     y, z = tl.sum(acc, 1), tl.sum(up, 1)
     if LORA:
-        s = (column >= n0).to(tl.int32) + (column >= n0 + n1).to(tl.int32)
-        y += adapter_columns(shrunk, b_tile, rank, splits, s, slice_size, part_size, SPLITS, RANKS)
-        if GATED:
-            z += adapter_columns(shrunk, b_other, rank, splits, s + 1, slice_size, part_size, SPLITS, RANKS)
+        half = tl.sum(first_parts, 0)[None, :]
+        if SLICES > 1:
+            second = tl.sum(second_parts, 0)[None, :]
+            if GATED:
+                z += tl.sum(second * b_other.to(tl.float32), 1)
+            else:
+                half = tl.where((column >= n0)[:, None], second, half)
+        if SLICES > 2:
+            half = tl.where((column >= n0 + n1)[:, None], tl.sum(third_parts, 0)[None, :], half)
+        y += tl.sum(half * b_tile.to(tl.float32), 1)
     if NORM:
         scale = tl.rsqrt(tl.sum(squares, 0) / inner + epsilon)
         y, z = y * scale, z * scale
@@ -94,7 +107,7 @@ def gemv_kernel(
     if GATED:
         if BIAS:
             z += tl.load(bias + width + column, live, other=0.0).to(tl.float32)
-        y = divide(y, 1 + exp(-y)) * z
+        y = silu(y, out.dtype.element_ty == tl.float32) * z
     if RESIDUAL:
         y += tl.load(residual + column, live, other=0.0).to(tl.float32)
     tl.store(out + column, y.to(out.dtype.element_ty), live)
@@ -123,11 +136,11 @@ def gemv(
     inner, width = x.shape[1], weight.shape[0] // (2 if gated else 1)
     tiles = tiles or gemv_tiles(width, inner, gated)
     adapter: tuple[object, ...] = (None,) * 5 + (0,) * 7
-    splits = ranks = 1
+    splits = ranks = slices = 1
     if lora is not None:
         at, splits, ranks = lora.routing, lora.shrunk.shape[0], next_power_of_2(lora.routing.pool_rows.shape[1])
-        n0, n1 = (*lora.widths, 0)[:2] if len(lora.widths) > 1 else (weight.shape[0], 0)
-        slice_size = lora.shrunk.shape[2] // len(lora.widths)
+        n0, n1, slices = *(*lora.widths, 0)[:2], len(lora.widths)
+        slice_size = lora.shrunk.shape[2] // slices
         adapter = (
             lora.shrunk, lora.b, at.adapters, at.pool_rows, at.ranks, splits, n0, n1, slice_size, lora.shrunk.stride(0),
             lora.b.stride(0), at.pool_rows.stride(0),
@@ -135,6 +148,7 @@ def gemv(
     gemv_kernel[(triton.cdiv(width, tiles.columns),)](
         out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0), *adapter,
         NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
-        LORA=lora is not None, SPLITS=next_power_of_2(splits), RANKS=max(ranks, 8),
+        LORA=lora is not None, SLICES=slices, SPLITS=MOST_PARTS, RANKS=max(ranks, 8),
         COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
+        maxnreg=REGISTERS // (32 * tiles.warps) if lora is not None and tiles.warps == 8 else None,
     )

@@ -11,10 +11,12 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.paged_lora import LoRARouting
-from swiftlite_kernels.triton import begin, divide, early_launch, exp, multiprocessors
+from swiftlite_kernels.triton import begin, early_launch, multiprocessors, silu
 
 RANKS = 16  # ranks of a program's step
-COLUMNS = 256  # output columns of an expanding program
+TILE_ROWS = 8  # fewest rows of a product
+FEW_PARTS, MANY_PARTS = 4, 16  # of a shrunk input, all of which every expanding program adds up
+LONG = 8192  # inner elements from which many pay
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,14 @@ class Tiles:
     """Launch sizes for one size of tile."""
 
     waves: int  # programs of shrink a multiprocessor
-    parts: int  # most parts of shrink, all of which every expanding program adds up
-    gate_columns: int  # columns of a step of gate_kernel
+    columns: int  # of a program of expand_kernel
+    warps: int
+    gate_columns: int  # of a step of gate_kernel
     gate_span: int  # its steps
     gate_warps: int
 
 
-SMALL, LARGE = Tiles(12, 16, 256, 4, 4), Tiles(6, 4, 64, 8, 4)
+BY_TILE = {8: Tiles(12, 512, 4, 256, 1, 4), 16: Tiles(12, 512, 4, 128, 4, 4), 64: Tiles(6, 128, 8, 128, 4, 4)}
 
 
 @triton.jit(do_not_specialize=['tokens', 'splits'])
@@ -85,21 +88,25 @@ def sum_parts(
 
 
 @triton.jit
+def ranks_of(columns, inside, table, first, rank, b_row, RANKS: tl.constexpr):
+    """Ranks [first, first + RANKS) of B: `columns`, pointers [1, COLUMNS] to the pool's first row."""
+    r = first + tl.arange(0, RANKS)
+    pool = tl.load(table + r, r < rank, other=0).to(tl.int64)
+    return tl.load(columns + pool[:, None] * b_row, (r < rank)[:, None] & inside[None, :], other=0.0)
+
+
+@triton.jit
 def product(
-    half, shrunk, live, columns, inside, table, rank, part_size, splits, b_row,
-    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    half, b_tile, shrunk, live, columns, inside, table, rank, part_size, splits, b_row,
+    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """An adapter's share of a tile: the first halves, of which `half` are the first RANKS, times `columns` of B."""
-    acc = tl.zeros([TILE, COLUMNS], tl.float32)
-    for first in range(0, rank, RANKS):
-        r = first + tl.arange(0, RANKS)
-        pool = tl.load(table + r, r < rank, other=0).to(tl.int64)
-        b_tile = tl.load(columns + pool[:, None] * b_row, (r < rank)[:, None] & inside[None, :], other=0.0)
-        if RANK_TILES > 1:
-            if first > 0:
-                half = sum_parts(shrunk, live, first, rank, part_size, splits, TILE, RANKS, PARTS)
-        acc = tl.dot(half.to(b_tile.dtype), b_tile, acc, input_precision=PRECISION)
+    """An adapter's share of a tile, [TILE, COLUMNS]: first halves times B; half, b_tile: those of its first RANKS."""
+    acc = tl.dot(half.to(b_tile.dtype), b_tile, input_precision=PRECISION)
+    if RANK_TILES > 1:
+        for first in range(RANKS, rank, RANKS):
+            b_tile = ranks_of(columns, inside, table, first, rank, b_row, RANKS)
+            half = sum_parts(shrunk, live, first, rank, part_size, splits, TILE, RANKS, PARTS)
+            acc = tl.dot(half.to(b_tile.dtype), b_tile, acc, input_precision=PRECISION)
     return acc
 
 
@@ -128,18 +135,20 @@ def expand_kernel(
             offset += n
             s = i + 1
     width = tl.where(s == 0, n0, tl.where(s == 1, n1, tl.where(s == 2, n2, n3)))
+    row, column = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
+    live, inside = row < count, column < width
+    table, columns = pool_rows + adapter * table_row, b + (offset + column)[None, :]
+    b_tile = ranks_of(columns, inside, table, 0, rank, b_row, RANKS)  # waits for nobody
     begin(EARLY)
     if (count == 0) | (rank == 0):
         return
-    row, column = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
     token = (start + row).to(tl.int64)
-    live, inside = row < count, column < width
     part_size = tl.cast(tokens, tl.int64) * part_row
     shrunk = part + token * part_row + s * RANK_TILES * RANKS
     half = sum_parts(shrunk, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
     added = product(
-        half, shrunk, live, b + (offset + column)[None, :], inside, pool_rows + adapter * table_row, rank, part_size,
-        splits, b_row, RANK_TILES, TILE, RANKS, PARTS, COLUMNS, PRECISION,
+        half, b_tile, shrunk, live, columns, inside, table, rank, part_size, splits, b_row, RANK_TILES, TILE, RANKS,
+        PARTS, PRECISION,
     )
     at = y + token[:, None] * y_row + (offset + column)[None, :]
     mask = live[:, None] & inside[None, :]
@@ -158,37 +167,42 @@ def gate_kernel(
     tile, span = tl.program_id(0), tl.program_id(1)
     count, start, adapter = tl.load(counts + tile), tl.load(starts + tile), tl.load(adapters + tile)
     rank = tl.load(ranks + adapter)
-    begin(EARLY)
-    if count == 0:
-        return
     row = tl.arange(0, TILE)
     token = (start + row).to(tl.int64)
     live = row < count
     table, part_size = pool_rows + adapter * table_row, tl.cast(tokens, tl.int64) * part_row
+    column = span * SPAN * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < width
+    gate_b = ranks_of(b + column[None, :], inside, table, 0, rank, b_row, RANKS)  # waits for nobody
+    up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, rank, b_row, RANKS)
+    begin(EARLY)
+    if count == 0:
+        return
     gates = part + token * part_row
     ups = gates + RANK_TILES * RANKS
     gate_half = sum_parts(gates, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
     up_half = sum_parts(ups, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
-    for block in range(span * SPAN, tl.minimum(span * SPAN + SPAN, tl.cdiv(width, COLUMNS))):
-        column = block * COLUMNS + tl.arange(0, COLUMNS)
-        inside = column < width
+    for step in tl.static_range(SPAN):
+        if step > 0:
+            column += COLUMNS
+            inside = column < width
+            gate_b = ranks_of(b + column[None, :], inside, table, 0, rank, b_row, RANKS)
+            up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, rank, b_row, RANKS)
         mask = live[:, None] & inside[None, :]
         at = y + token[:, None] * y_row + column[None, :]
         gate = tl.load(at, mask, other=0.0)
         up = tl.load(at + width, mask, other=0.0)
-        if rank > 0:
-            added = product(
-                gate_half, gates, live, b + column[None, :], inside, table, rank, part_size, splits, b_row, RANK_TILES,
-                TILE, RANKS, PARTS, COLUMNS, PRECISION,
-            )
-            gate = add_rounded(gate, added)
-            added = product(
-                up_half, ups, live, b + (width + column)[None, :], inside, table, rank, part_size, splits, b_row,
-                RANK_TILES, TILE, RANKS, PARTS, COLUMNS, PRECISION,
-            )
-            up = add_rounded(up, added)
-        wide = gate.to(tl.float32)
-        active = divide(wide, 1 + exp(-wide)).to(y.dtype.element_ty).to(tl.float32)
+        added = product(
+            gate_half, gate_b, gates, live, b + column[None, :], inside, table, rank, part_size, splits, b_row,
+            RANK_TILES, TILE, RANKS, PARTS, PRECISION,
+        )
+        gate = add_rounded(gate, added)
+        added = product(
+            up_half, up_b, ups, live, b + (width + column)[None, :], inside, table, rank, part_size, splits, b_row,
+            RANK_TILES, TILE, RANKS, PARTS, PRECISION,
+        )
+        up = add_rounded(up, added)
+        active = silu(gate.to(tl.float32), y.dtype.element_ty == tl.float32).to(y.dtype.element_ty).to(tl.float32)
         result = (active * up.to(tl.float32)).to(out.dtype.element_ty)
         tl.store(out + token[:, None] * out_row + column[None, :], result, mask)
 
@@ -199,7 +213,8 @@ def shrink(x: torch.Tensor, a: torch.Tensor, routing: LoRARouting, norm_weight: 
     step = 64 if x.dtype == torch.float32 else 256 if routing.tile <= 16 else 128
     by = tiles_of(routing)
     wanted = by.waves * multiprocessors(x.device) // max(tiles * slices, 1)
-    splits = max(1, min(wanted, triton.cdiv(inner, step), by.parts))
+    most = MANY_PARTS if tokens == 1 or (inner >= LONG and routing.tile <= 16) else FEW_PARTS
+    splits = max(1, min(wanted, triton.cdiv(inner, step), most))
     part = torch.empty(splits, tokens, slices * rank_tiles * RANKS, dtype=torch.float32, device=x.device)
     if tokens and tiles:
         shrink_kernel[(tiles, slices * rank_tiles, splits)](
@@ -217,12 +232,12 @@ def expand(
     if tokens == 0 or tiles == 0:
         return
     padded = [*widths, 0, 0, 0][:4]
-    blocks = sum(triton.cdiv(n, COLUMNS) for n in widths)
+    by = tiles_of(routing)
+    blocks = sum(triton.cdiv(n, by.columns) for n in widths)
     expand_kernel[(tiles, blocks)](
         y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks, tokens,
         shrunk.shape[0], *padded, y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
-        PARTS=tiles_of(routing).parts, COLUMNS=COLUMNS, **sizes(y, routing),
-        num_warps=4 if routing.tile <= 16 else 8, num_stages=2,
+        PARTS=parts_of(shrunk), COLUMNS=by.columns, **sizes(y, routing), num_warps=by.warps, num_stages=2,
     )
 
 
@@ -236,18 +251,23 @@ def expand_silu_and_mul(
     gate_kernel[(tiles, triton.cdiv(width, by.gate_columns * by.gate_span))](
         out, y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks, tokens,
         shrunk.shape[0], width, out.stride(0), y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
-        PARTS=by.parts, COLUMNS=by.gate_columns, SPAN=by.gate_span, **sizes(y, routing), num_warps=by.gate_warps,
-        num_stages=2,
+        PARTS=parts_of(shrunk), COLUMNS=by.gate_columns, SPAN=by.gate_span, **sizes(y, routing),
+        num_warps=by.gate_warps, num_stages=2,
     )
 
 
 def tiles_of(routing: LoRARouting) -> Tiles:
-    return SMALL if routing.tile <= 16 else LARGE
+    return next(sizes for tile, sizes in BY_TILE.items() if routing.tile <= tile or tile == max(BY_TILE))
+
+
+def parts_of(shrunk: torch.Tensor) -> int:
+    """Room for parts in a program: two sizes, so that few kernels are compiled."""
+    return FEW_PARTS if shrunk.shape[0] <= FEW_PARTS else MANY_PARTS
 
 
 def sizes(x: torch.Tensor, routing: LoRARouting) -> dict[str, int | str | bool]:
     """Launch options that the kernels share."""
     return {
-        'RANK_TILES': triton.cdiv(routing.pool_rows.shape[1], RANKS), 'TILE': max(16, routing.tile), 'RANKS': RANKS,
-        'PRECISION': 'ieee' if x.dtype == torch.float32 else 'tf32', **early_launch(x),
+        'RANK_TILES': triton.cdiv(routing.pool_rows.shape[1], RANKS), 'TILE': max(TILE_ROWS, routing.tile),
+        'RANKS': RANKS, 'PRECISION': 'ieee' if x.dtype == torch.float32 else 'tf32', **early_launch(x),
     }
