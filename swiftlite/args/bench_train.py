@@ -12,7 +12,7 @@ CHAT = 'chat'
 # flags of sft that have no part in a measurement: nothing is held out, written or gone on from
 # tuners that have no like in transformers and peft alone
 OURS = (
-    *('modules_to_save', 'init_lora_weights', 'lora_lr_ratio', 'neftune_noise_alpha', 'quantization_bit'),
+    *('modules_to_save', 'init_lora_weights', 'lora_lr_ratio', 'neftune_noise_alpha'),
     *('freeze_parameters', 'freeze_parameters_ratio'),
 )
 UNREAD = (
@@ -88,7 +88,7 @@ class TrainBenchArgs(SftArgs):
                 )
         if name := self.changed(OURS):
             raise UsageError(
-                f"--{name} is a flag of 'swiftlite sft': what is compared here is LoRA, rsLoRA, DoRA or full"
+                f"--{name} is a flag of 'swiftlite sft': what is compared here is LoRA, rsLoRA, DoRA, QLoRA or full"
             )
         if self.config_preset is not None and (self.model_type or self.model_id_or_path):
             raise UsageError('--config_preset stands in place of a model: leave out one of them')

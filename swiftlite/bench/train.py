@@ -34,6 +34,7 @@ from ..train.model import (
     resolve_dtype,
 )
 from ..train.packing import Rows, pack
+from ..train.quantized import quantization
 from ..train.ranks import is_main, world_size
 from ..train.settings import make_schedule, training_arguments
 from ..train.setup import make_trainer
@@ -75,21 +76,33 @@ class Model:
     dtype: torch.dtype
     targets: list[str]
 
-    def load(self, path: str, dtype: torch.dtype) -> Any:
-        """The network that `sft` would train; the same weights at every call."""
-        model = load_model(path, dtype) if self.weights else ready(self.random(path, dtype))
+    def load(self, path: str, dtype: torch.dtype, **options: Any) -> Any:
+        """The network that `sft` would train; the same weights at every call. `options` are from_pretrained's."""
+        with self.files(path, dtype, options) as files:
+            model = load_model(files, dtype, **options) if files else ready(self.random(path, dtype))
         torch.manual_seed(0)  # for adapters
         return model
 
-    def plain(self, full: bool) -> Any:
+    def plain(self, full: bool, **options: Any) -> Any:
         """The same network as transformers builds it."""
         dtype, path = torch.float32 if full else self.dtype, native_checkpoint(self.folder)
-        if self.weights:
-            model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-        else:
-            model = self.random(path, dtype)
+        with self.files(path, dtype, options) as files:
+            if files:
+                model = transformers.AutoModelForCausalLM.from_pretrained(files, dtype=dtype, **options)
+            else:
+                model = self.random(path, dtype)
         torch.manual_seed(0)
         return model
+
+    @contextmanager
+    def files(self, path: str, dtype: torch.dtype, options: Any) -> Iterator[str | None]:
+        """A folder to read weights from; None where they need no files: 4 bits are made while files are read."""
+        if self.weights or not options:
+            yield path if self.weights else None
+            return
+        with tempfile.TemporaryDirectory(prefix='swiftlite-bench-') as folder:
+            self.random(path, dtype).save_pretrained(folder)
+            yield folder
 
     def random(self, path: str, dtype: torch.dtype) -> Any:
         torch.manual_seed(0)
@@ -258,7 +271,7 @@ def theirs(case: Case, model: Model, rows: EncodedRows, folder: Path) -> tuple[A
     """(transformers' trainer on the same rows, tokens in the timed steps)."""
     args, full = case.args, case.args.sft_type == 'full'
     schedule = make_schedule(args, len(rows), int(rows.lengths.max()))
-    network = model.plain(full)
+    network = model.plain(full, **quantization(args, model.dtype))
     if not full:
         options = {'r': args.lora_rank, 'lora_alpha': args.lora_alpha, 'lora_dropout': args.lora_dropout}
         options |= {'use_rslora': args.use_rslora, 'use_dora': args.use_dora}

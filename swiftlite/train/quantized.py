@@ -24,6 +24,7 @@ def quantization(args: Any, dtype: torch.dtype) -> dict[str, Any]:
     """What from_pretrained takes to quantize linear layers while it reads them; nothing without --quantization_bit."""
     if not args.quantization_bit:
         return {}
+    check_quantization(args)
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

@@ -33,6 +33,7 @@ def measured(capsys, base, *flags) -> list[dict]:
 KINDS = [
     ['--sft_type', 'full'],
     ['--lora_target_modules', 'ALL', '--row_length', 'chat', '--lora_dropout', '0'],
+    ['--quantization_bit', '4', '--lora_dropout', '0'],
     ['--use_dora', 'true', '--lora_dropout', '0', '--weight_decay', '0'],  # magnitudes are not decayed here
 ]
 
