@@ -255,7 +255,9 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
                 raise UsageError(
                     f'--{f.name} is about --workload mixed: {", ".join(self.workload)} has its own lengths'
                 )
-            if f.name in ('max_loras', 'max_lora_rank') and not (self.uses_adapters or self.enable_lora):
+            if f.name in ('max_loras', 'max_lora_rank', 'max_cpu_loras') and not (
+                self.uses_adapters or self.enable_lora
+            ):
                 raise UsageError(f'--{f.name} is about adapters: give --workload chat-lora, or --enable_lora true')
             if f.name in ('num_adapters', 'lora_rank') and not self.uses_adapters:
                 raise UsageError(f'--{f.name} is about workloads with adapters: --workload chat-lora, for instance')

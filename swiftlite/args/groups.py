@@ -239,6 +239,13 @@ class EngineArgs(Args):
         'auto', 'auto, or dummy for random weights', group='engine', choices=('auto', 'safetensors', 'dummy')
     )
     max_loras: int = arg(8, 'adapters in one batch', group='adapters', low=1)
+    max_cpu_loras: int | None = arg(
+        None,
+        'adapters kept in host memory behind those on the device; others are read from disk again when they are used',
+        group='adapters',
+        low=1,
+        shown='what fits a quarter of the free memory',
+    )
     max_lora_rank: int = arg(64, 'highest rank of an adapter', group='adapters', aliases=('vllm_max_lora_rank',), low=1)
 
     def engine_options(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ SAME = (
     'load_format',
     'max_loras',
     'max_lora_rank',
+    'max_cpu_loras',
     'enable_lora',
     'kv_cache_dtype',
     'num_gpu_blocks_override',

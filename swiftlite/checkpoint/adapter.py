@@ -114,13 +114,28 @@ def read_adapter(path: str | Path, config: dict | None = None, *, merging: bool 
     return adapter
 
 
+AdapterState = tuple[tuple[str, int, int], ...]
+
+
+def adapter_state(path: str | Path) -> AdapterState:
+    """Name, size in bytes and time of change of an adapter's files: another state, perhaps another adapter.
+
+    Raises:
+        SwiftliteError: the folder holds no adapter.
+    """
+    folder = Path(path)
+    _check_folder(folder)
+    files = [folder / 'adapter_config.json', _weights_file(folder)]
+    try:
+        return tuple((file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files)
+    except OSError as error:
+        raise SwiftliteError(f'{folder} cannot be read: {error.strerror}') from None
+
+
 def adapter_config(path: str | Path, *, merging: bool = False) -> dict:
     """adapter_config.json of a folder, refused if it asks for what swiftlite does not compute."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise SwiftliteError(f'{folder} is not a folder; a PEFT adapter folder is needed')
-    if not (folder / 'adapter_config.json').is_file():
-        raise SwiftliteError(f'{folder} is not a PEFT adapter: it has no adapter_config.json')
+    _check_folder(folder)
     settings = read_json(folder / 'adapter_config.json')
     if str(settings.get('peft_type', 'LORA')).upper() != 'LORA':
         raise SwiftliteError(f'{folder} is a {settings["peft_type"]} adapter; only LORA is supported')
@@ -142,6 +157,21 @@ def adapter_config(path: str | Path, *, merging: bool = False) -> dict:
             f'{folder} was trained with init_lora_weights={init!r} on an altered base; convert it with peft first'
         )
     return settings
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise SwiftliteError(f'{folder} is not a folder; a PEFT adapter folder is needed')
+    if not (folder / 'adapter_config.json').is_file():
+        raise SwiftliteError(f'{folder} is not a PEFT adapter: it has no adapter_config.json')
+
+
+def _weights_file(folder: Path) -> Path:
+    names = 'adapter_model.safetensors', 'adapter_model.bin'
+    for file in (folder / name for name in names):
+        if file.is_file():
+            return file
+    raise SwiftliteError(f'{folder} has no adapter weights: neither {names[0]} nor {names[1]}')
 
 
 def _check_ranks(folder: Path, settings: dict) -> None:
@@ -186,16 +216,10 @@ def native_modules(module: str) -> tuple[str, ...]:
 
 def _pairs(folder: Path, saved: bool) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """The parts of each adapted module, and the whole tensors where `saved` allows them."""
-    file = next(
-        (folder / n for n in ('adapter_model.safetensors', 'adapter_model.bin') if (folder / n).is_file()), None
-    )
-    if file is None:
-        raise SwiftliteError(
-            f'{folder} has no adapter weights: neither adapter_model.safetensors nor adapter_model.bin'
-        )
+    file = _weights_file(folder)
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     replaced: dict[str, torch.Tensor] = {}
-    for name, tensor in iter_file(file):
+    for name, tensor in iter_file(file, in_memory=True):
         if (match := _PART.fullmatch(name)) is not None:
             pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3)] = tensor
         elif saved and 'lora_' not in name:

@@ -1,7 +1,9 @@
 """Weights of a checkpoint folder, streamed file by file under native names."""
 
+import os
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -38,22 +40,38 @@ def weight_files(path: str | Path) -> list[Path]:
     raise SwiftliteError(f'{folder} has no weights: neither model*.safetensors nor pytorch_model*.bin')
 
 
-def iter_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def iter_file(file: Path, in_memory: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, CPU tensor) of one weight file in its own names and dtypes; tensors are memory-mapped where possible.
+
+    in_memory: map a copy. A mapped file that is cut short or whose disk goes away kills the process (SIGBUS); a copy
+    that cannot be made is an error.
 
     Raises:
         SwiftliteError: the file is truncated or no weight file.
     """
     try:
-        if file.suffix == '.safetensors':
-            with ExitStack() as stack:
-                reader = stack.enter_context(safe_open(str(file), framework='pt'))
+        with ExitStack() as stack:
+            source = stack.enter_context(_copy(file)) if in_memory else file
+            if file.suffix == '.safetensors':
+                reader = stack.enter_context(safe_open(str(source), framework='pt'))
                 for name in reader.keys():  # noqa: SIM118 (not a dict)
                     yield name, reader.get_tensor(name)
-        else:
-            yield from torch.load(file, map_location='cpu', weights_only=True, mmap=True).items()
+            else:
+                yield from torch.load(source, map_location='cpu', weights_only=True, mmap=True).items()
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
         raise SwiftliteError(f'{file} is damaged or not a weight file: {str(error).splitlines()[0]}') from error
+
+
+@contextmanager
+def _copy(file: Path) -> Iterator[Path]:
+    """A file in memory with the content of `file`; what maps it keeps it."""
+    fd = os.memfd_create(file.name)
+    try:
+        with file.open('rb') as source, open(fd, 'wb', closefd=False) as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        yield Path(f'/proc/self/fd/{fd}')
+    finally:
+        os.close(fd)
 
 
 def iter_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -51,6 +51,7 @@ class EngineConfig:
     enable_lora: bool = False
     max_loras: int = 8
     max_lora_rank: int = 64
+    max_cpu_loras: int | None = None  # kept in host memory; None: what fits a quarter of what is free at the start
     load_format: str = 'auto'
     skip_tokenizer_init: bool = False
     seed: int = 0
@@ -69,6 +70,13 @@ class EngineConfig:
         for name in ('max_model_len', 'max_num_seqs', 'max_num_batched_tokens', 'num_gpu_blocks_override'):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if self.max_cpu_loras is not None:
+            _at_least('max_cpu_loras', self.max_cpu_loras, 1)
+            if self.max_cpu_loras < self.max_loras:
+                raise SwiftliteError(
+                    f'max_cpu_loras {self.max_cpu_loras} is less than max_loras {self.max_loras}: every adapter of a '
+                    'batch comes from host memory; give max_cpu_loras at least that.'
+                )
         _at_least('max_logprobs', self.max_logprobs, -1)
         if not 0 < self.gpu_memory_utilization <= 1:
             raise SwiftliteError(
@@ -194,5 +202,13 @@ def cpu_cache_bytes() -> int:
             return int(float(given) * 2**30)
         except ValueError:
             raise SwiftliteError(f"SWIFTLITE_CPU_KVCACHE_GIB must be a number of GiB, got '{given}'.") from None
-    pages = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return min(pages // 4, 4 * 2**30)
+    return min(_free_bytes() // 4, 4 * 2**30)
+
+
+def host_adapter_bytes(config: EngineConfig) -> int:
+    """Memory of a rank for adapters, where max_cpu_loras does not limit their number: a quarter of what is free."""
+    return _free_bytes() // 4 // config.tensor_parallel_size
+
+
+def _free_bytes() -> int:
+    return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

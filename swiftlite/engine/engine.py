@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import random
 from collections import deque
+from collections.abc import Callable, Iterable
 
+from ..errors import SwiftliteError
 from .adapters import AdapterTable
 from .block_manager import BlockManager
-from .config import EngineConfig, resolve_model
+from .config import EngineConfig, host_adapter_bytes, resolve_model
 from .errors import EngineDeadError, RequestError
 from .executor import Executor
+from .host_copies import HostCopies
 from .intake import GrammarIntake
+from .library import AdapterLibrary
 from .model_runner import StepFuture, num_pages
 from .outputs import SequenceOutput
+from .planner import Step
 from .request import EngineRequest, LoRARequest
-from .scheduler import Scheduler, Step
-from .sequence import Sequence
+from .scheduler import Scheduler
+from .sequence import Sequence, Status
 from .shared_prefix import PrefixFinder
 from .structured import StructuredOutputsParams
 
@@ -37,6 +40,8 @@ class Engine:
         self.executor = Executor(config, self.model_config)
         self.blocks = BlockManager(self.executor.num_blocks, config.block_size, config.enable_prefix_caching)
         self.adapters = AdapterTable(num_pages(config) if config.enable_lora else 0)
+        copies = HostCopies(self.adapters, config.max_cpu_loras, host_adapter_bytes(config))
+        self.library = AdapterLibrary(self.executor, self.adapters, copies)
         self.scheduler = Scheduler(
             self.blocks,
             self.adapters,
@@ -49,33 +54,28 @@ class Engine:
         self.intake = GrammarIntake(self.model_config, not config.skip_tokenizer_init)
         self._sequences: dict[str, Sequence] = {}
         self._inflight: deque[tuple[Step, StepFuture]] = deque()
-        self._uids = itertools.count(1)
+        self._early: list[SequenceOutput] = []  # known between two steps
+        self._stuck = False  # the last step left nothing to wait for on the device
         self._seeds = random.Random(config.seed)
         self._dead: str | None = None
         self.generated = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._inflight) or self.scheduler.has_work or len(self.intake) > 0
+        return bool(self._inflight) or self.scheduler.has_work or len(self.intake) > 0 or self.library.busy
 
     def add_request(self, request: EngineRequest) -> None:
-        """Queue a request; RequestError says why it cannot run, and nothing changed."""
+        """Queue a request; RequestError says why it cannot run, and nothing changed.
+
+        An adapter that is not known is loaded while others run; the request waits for it, and fails with it.
+        """
         self._check_request(request)
-        adapter = 0
         if request.lora is not None:
             self._need_lora()
-            if request.lora.lora_int_id not in self.adapters:
-                self.add_lora(request.lora)
-            entry = self.adapters.get(request.lora.lora_int_id)
-            if os.path.realpath(entry.request.lora_path) != os.path.realpath(request.lora.lora_path):
-                raise RequestError(
-                    f'LoRARequest id {request.lora.lora_int_id} stands for {entry.request.lora_path}; '
-                    f'give {request.lora.lora_path} another id.'
-                )
-            adapter = entry.uid
         params = request.params
         seed = params.seed if params.seed is not None else self._seeds.getrandbits(63)
         ends = frozenset(() if params.ignore_eos else self.model_config.eos_token_ids)
+        adapter = 0 if request.lora is None else self.library.uid_for(request.lora)
         seq = Sequence(request, seed, ends, self.model_config.max_model_len, adapter)
         if self.blocks.blocks_for(seq.max_len) > self.blocks.num_blocks:
             raise RequestError(
@@ -98,7 +98,10 @@ class Engine:
         if seq is None:
             return False
         self.intake.remove(request_id)
-        self.scheduler.finish(seq)
+        if seq.status is Status.FINISHED:  # its end was not told yet
+            self._early = [out for out in self._early if out.request_id != request_id]
+        else:
+            self.scheduler.finish(seq)
         self._forget_dropped()
         return True
 
@@ -108,9 +111,14 @@ class Engine:
             raise EngineDeadError(self._dead)
         outputs = self._take_compiled()
         try:
+            outputs += self._take_read(wait=self._stuck)
             step = self.scheduler.schedule()
             if step is not None:
                 self._inflight.append((step, self.executor.submit(step.plan)))
+                for load in step.plan.adapters:
+                    self.library.uploaded(load.uid)
+            self.library.read_ahead(self.scheduler.waiting)
+            self._stuck = not self._inflight
             must = step is None  # nothing to plan until a result is known
             while self._inflight and (must or len(self._inflight) > self.lookahead or self._inflight[0][1].done()):
                 oldest, future = self._inflight.popleft()
@@ -126,19 +134,38 @@ class Engine:
         self._forget_dropped()
         return outputs
 
+    def load_lora(self, request: LoRARequest, done: Callable[[str | None], None]) -> None:
+        """Load an adapter while others run, or replace the one of the same id.
+
+        A later `step` calls `done` with None, or with the reason why it does not fit this model.
+        """
+        self._need_lora()
+        self.library.load(request, done)
+
     def add_lora(self, request: LoRARequest) -> None:
         """Load an adapter, or replace the one of the same id; SwiftliteError if it does not fit this model."""
-        self._need_lora()
-        uid = next(self._uids)
-        rank = self.executor.register_adapter(uid, request.lora_path)
-        self._forget(self.adapters.add(request, uid, rank))
+        self.add_loras([request])
+
+    def add_loras(self, requests: Iterable[LoRARequest]) -> None:
+        """Load several adapters; SwiftliteError for the first that does not fit, and the others are there."""
+        found: list[str | None] = []
+        requests = list(requests)
+        for request in requests:
+            self.load_lora(request, found.append)
+        while len(found) < len(requests):
+            self._early = self._take_read(wait=True)
+        for error in found:
+            if error is not None:
+                raise SwiftliteError(error)
+
+    def add_missing(self, requests: Iterable[LoRARequest | None]) -> None:
+        """Load those whose ids are new, each once."""
+        missing = {r.lora_int_id: r for r in requests if r is not None and r.lora_int_id not in self.adapters}
+        self.add_loras(missing.values())
 
     def remove_lora(self, int_id: int) -> bool:
-        """Forget an adapter; what runs on it finishes. False if the id is unknown."""
-        if int_id not in self.adapters:
-            return False
-        self._forget(self.adapters.remove(int_id))
-        return True
+        """Forget an adapter; what waits for it or runs on it finishes. False if the id is unknown."""
+        return self.library.remove(int_id)
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges for logs and metrics."""
@@ -173,6 +200,13 @@ class Engine:
             self.scheduler.finish(self._sequences[out.request_id])
         return bad
 
+    def _take_read(self, wait: bool) -> list[SequenceOutput]:
+        """Bring in adapters that were read; returns the ends of sequences whose adapter cannot be had."""
+        outputs, self._early = self._early, []
+        for uid, error in self.library.take(wait).items():
+            outputs += self.scheduler.fail(uid, error)
+        return outputs
+
     def _check_request(self, request: EngineRequest) -> None:
         ids, model = request.prompt_token_ids, self.model_config
         if request.request_id in self._sequences:
@@ -203,9 +237,5 @@ class Engine:
 
     def _forget_dropped(self) -> None:
         if self.scheduler.dropped_adapters:
-            self._forget(self.scheduler.dropped_adapters)
+            self.library.forget(self.scheduler.dropped_adapters)
             self.scheduler.dropped_adapters = []
-
-    def _forget(self, uids: list[int]) -> None:
-        for uid in uids:
-            self.executor.forget_adapter(uid)

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe, connection
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ..checkpoint.adapter import AdapterState
 from ..errors import SwiftliteError
 from ..layers.parallel import TPGroup, shard_size
 from .config import EngineConfig, ModelConfig
 from .errors import EngineDeadError
+from .host_lora import AdapterRead
 from .model_runner import ModelRunner, StepFuture
 from .plan import StepPlan
 
@@ -96,6 +99,14 @@ class Worker:
         )
 
 
+def _agreed(reads: list[AdapterRead]) -> AdapterRead:
+    """What the ranks say together: the first one's problem, and no two states of the files."""
+    bad = next((read for read in reads if read.error is not None), None)
+    if bad is None and any(read.state != reads[0].state for read in reads):
+        bad = replace(reads[0], error='The adapter was changed while it was read; load it again.')
+    return bad or reads[0]
+
+
 class Executor:
     """All ranks as one: `submit` returns rank 0's future."""
 
@@ -105,6 +116,8 @@ class Executor:
         self._dead: str | None = None
         self._closing = False
         self._folder: str | None = None
+        self._reads: dict[int, list[AdapterRead]] = {}  # uid → from the ranks that have come to an end
+        self._reports, self._finished = Pipe(duplex=False)
         tp = TPGroup()
         try:
             if config.tensor_parallel_size > 1:
@@ -137,23 +150,35 @@ class Executor:
             self._check(wait=5.0)
             raise error
 
-    def register_adapter(self, uid: int, path: str) -> int:
-        """Read an adapter on every rank; returns its rank. Nothing is kept if one of them refuses it."""
+    def read_adapter(self, uid: int, path: str, known: AdapterState | None) -> None:
+        """Start to read an adapter on every rank, beside the steps (AdapterReader.start)."""
         assert self.runner.lora is not None
-        rank = self.runner.lora.register(uid, path)
-        try:
-            for worker in self.workers:
-                worker.ask('register_adapter', uid, path)
-        except SwiftliteError:
-            self.forget_adapter(uid)
-            raise
-        return rank
-
-    def forget_adapter(self, uid: int) -> None:
-        assert self.runner.lora is not None
-        self.runner.lora.forget(uid)
+        self._reads[uid] = []
+        self.runner.lora.reader.start(uid, path, known, self._finished.send)
         for worker in self.workers:
-            worker.send('forget_adapter', uid)
+            worker.send('read_adapter', uid, path, known)
+
+    def adapters_read(self, wait: float) -> list[AdapterRead]:
+        """What all ranks have come to an end with; waits up to so many seconds if there is nothing new."""
+        self._check()
+        workers = {worker.conn: worker for worker in self.workers}
+        found = []
+        while ready := connection.wait([self._reports, *workers], wait):
+            for conn in ready:
+                read: AdapterRead = self._reports.recv() if conn is self._reports else workers[conn].reply()  # type: ignore[index]
+                reads = self._reads[read.uid]
+                reads.append(read)
+                if len(reads) > len(self.workers):
+                    found.append(_agreed(self._reads.pop(read.uid)))
+            wait = 0.0
+        return found
+
+    def forget_adapter(self, uid: int, copy_only: bool) -> None:
+        """Give up an adapter, or its copy in host memory; plans that were submitted before are not affected."""
+        assert self.runner.lora is not None
+        self.runner.lora.forget(uid, copy_only)
+        for worker in self.workers:
+            worker.send('forget_adapter', uid, copy_only)
 
     def shutdown(self) -> None:
         """End the other ranks; safe to call twice."""
@@ -169,6 +194,8 @@ class Executor:
         if self.workers and dist.is_initialized():
             dist.destroy_process_group()
         self.workers = []
+        self._finished.close()
+        self._reports.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
 from swiftlite_kernels.paged_lora import LoRARouting
 
-from ..checkpoint.adapter import LoRAWeights, read_adapter
-from ..errors import SwiftliteError
 from ..layers.linear import Linear
 from ..layers.lora import PAGE, LoRABatch, LoRAStore
 from ..models.decoder import Decoder
 from .batch import StepShape
+from .host_lora import AdapterFormat, AdapterReader, Array, HostAdapter
 from .plan import AdapterLoad, StepPlan
 from .upload import Upload
 
@@ -33,69 +34,71 @@ class LoRAManager:
         dtype: torch.dtype,
         device: torch.device | str,
     ):
-        self.device, self.num_pages, self.max_rank = device, num_pages, max_rank
+        self.device, self.num_pages = device, num_pages
         # by the adapter's first page; the last one, of rank 0, stands for the base
         self._pool_rows = torch.zeros(num_pages + 1, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(num_pages + 1, dtype=torch.int32, device=device)
         self._slots: dict[int, int] = {}  # uid → first page
         self._tokens, self._rows = (TileList(max_tokens, num_pages, depth, device) for _ in range(2))
         self._linears: list[Linear] = list(model.linears())
-        self._sizes = model.config.linear_sizes
-        self._host: dict[int, dict[str, LoRAWeights]] = {}
+        self.reader = AdapterReader(
+            AdapterFormat(self._linears, model.config.linear_sizes, max_rank, dtype, gpu), device if gpu else None
+        )
+        self._copies = torch.cuda.Stream(device) if gpu else None
+        self._upload_rows = Upload(device, depth)
         for linear in self._linears:
             linear.lora = LoRAStore(
                 num_pages, linear.in_features, [(s.start, s.rows) for s in linear.slices], dtype, device
             )
 
-    def register(self, uid: int, path: str) -> int:
-        """Read and check an adapter; returns its rank. SwiftliteError names the tensor that does not fit."""
-        modules = read_adapter(path).modules
-        known = {f'{linear.prefix}.{s.name}': s.name for linear in self._linears for s in linear.slices}
-        for name, weights in modules.items():
-            if name not in known:
-                raise SwiftliteError(
-                    f"{path}: the adapter changes '{name}', which is not a linear layer of this model; "
-                    'merge it with `swiftlite export --merge_lora true` instead.'
-                )
-            n_in, n_out = self._sizes[known[name]]
-            if weights.a.shape[1] != n_in or weights.b.shape[0] != n_out:
-                raise SwiftliteError(
-                    f"{path}: '{name}' maps {weights.a.shape[1]} to {weights.b.shape[0]} features, but this model's "
-                    f'layer maps {n_in} to {n_out}; the adapter was trained on another base.'
-                )
-        rank = max(weights.a.shape[0] for weights in modules.values())
-        if rank > self.max_rank:
-            raise SwiftliteError(
-                f'{path}: the adapter has rank {rank}, but this engine takes ranks up to {self.max_rank}; '
-                f'start it with max_lora_rank {rank} (--max_lora_rank).'
-            )
-        self._host[uid] = modules
-        return rank
+    def forget(self, uid: int, copy_only: bool) -> None:
+        """Give up an adapter; with `copy_only` what is in pages stays usable."""
+        self.reader.copies.pop(uid, None)
+        if not copy_only:
+            self._slots.pop(uid, None)
 
-    def forget(self, uid: int) -> None:
-        self._host.pop(uid, None)
-        self._slots.pop(uid, None)
+    def load(self, loads: list[AdapterLoad]) -> None:
+        """Copy adapters from host memory into their pages; at most once a step."""
+        numbers = np.concatenate([np.add.outer(np.array(load.pages) * PAGE, np.arange(PAGE)).ravel() for load in loads])
+        rows = self._upload_rows(numbers.astype(np.int32)).long()
+        start = 0
+        for load in loads:
+            count = len(load.pages) * PAGE
+            self._load(load, self.reader.copies[load.uid], rows[start : start + count])
+            start += count
 
-    def load(self, load: AdapterLoad) -> None:
-        """Copy a registered adapter into its pages."""
-        modules = self._host[load.uid]
-        rank = max(weights.a.shape[0] for weights in modules.values())
-        rows = torch.tensor(
-            [page * PAGE + i for page in load.pages for i in range(PAGE)], dtype=torch.int64, device=self.device
-        )
-        for linear in self._linears:
-            assert linear.lora is not None
-            for index, s in enumerate(linear.slices):
-                weights = modules.get(f'{linear.prefix}.{s.name}')
-                if weights is None:
-                    linear.lora.write(rows, index, None, None)
-                else:
-                    a, b = linear.shard_lora(s, weights.a, weights.b.float() * weights.scaling)
-                    linear.lora.write(rows, index, a, b)
+    def _load(self, load: AdapterLoad, copy: HostAdapter, rows: torch.Tensor) -> None:
+        untouched = set(range(len(self._linears)))
+        for chunk, arrays in itertools.groupby(copy.arrays, lambda array: array.chunk):
+            staged = self._staged(copy.chunks[chunk])
+            for array in arrays:
+                untouched.discard(array.linear)
+                self._pool(array).index_copy_(array.rank_dim, rows, array.of(staged))
+        for index in untouched:
+            store = self._linears[index].lora
+            assert store is not None
+            store.a.index_fill_(1, rows, 0)
+            store.b.index_fill_(0, rows, 0)
         slot = load.pages[0]
-        self._pool_rows[slot, :rank] = rows[:rank].int()
-        self._ranks[slot] = rank
+        self._pool_rows[slot, : copy.rank] = rows[: copy.rank].int()
+        self._ranks[slot] = copy.rank
         self._slots[load.uid] = slot
+
+    def _pool(self, array: Array) -> torch.Tensor:
+        store = self._linears[array.linear].lora
+        assert store is not None
+        return store.a if array.rank_dim else store.b
+
+    def _staged(self, chunk: torch.Tensor) -> torch.Tensor:
+        """The piece on the device; on a GPU it is copied while earlier steps still compute."""
+        if self._copies is None:
+            return chunk
+        with torch.cuda.stream(self._copies):
+            staged = chunk.to(self.device, non_blocking=True)
+        current = torch.cuda.current_stream()
+        current.wait_stream(self._copies)
+        staged.record_stream(current)
+        return staged
 
     def batch(
         self, plan: StepPlan, adapters: np.ndarray, shape: StepShape, captured: bool

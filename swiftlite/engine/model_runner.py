@@ -171,9 +171,8 @@ class ModelRunner:
     def submit(self, plan: StepPlan) -> StepFuture:
         """Queue one step."""
         self.state.update(plan)
-        if self.lora is not None:
-            for load in plan.adapters:
-                self.lora.load(load)
+        if self.lora is not None and plan.adapters:
+            self.lora.load(plan.adapters)
         adapters = self.state.adapters[plan.slots]
         adapted = self.lora is not None and bool(adapters.any())
         captured = self.graphs.shape(plan, adapted) if self.graphs and not plan.prompt_rows else None

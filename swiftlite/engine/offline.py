@@ -163,6 +163,7 @@ class LLM:
     ) -> list[RequestOutput]:
         outputs: list[RequestOutput] = []
         states: dict[str, tuple[RequestState, RequestOutput]] = {}
+        self.engine.add_missing(loras)
         try:
             for (text, given), p, lora in zip(prompts, params, loras, strict=False):
                 p.update_from_tokenizer(self.tokenizer)

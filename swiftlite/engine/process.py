@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -60,6 +61,9 @@ class EngineLoop:
         elif kind == 'call':
             number, name, *rest = args
             try:
+                if name == 'add_lora':  # its answer comes when it was read, between two later steps
+                    self.engine.load_lora(rest[0], partial(self._answer, number))
+                    return True
                 self.conn.send(('reply', number, getattr(self.engine, name)(*rest), None))
             except EngineDeadError:
                 raise
@@ -72,6 +76,9 @@ class EngineLoop:
             self.draining = True
             return bool(args[0])  # False: at once
         return True
+
+    def _answer(self, number: int, error: str | None) -> None:
+        self.conn.send(('reply', number, None, error))
 
 
 def main(conn: Connection) -> int:

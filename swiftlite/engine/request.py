@@ -21,6 +21,8 @@ class LoRARequest:
             raise RequestError('LoRARequest needs a non-empty name.')
         if isinstance(self.lora_int_id, bool) or not isinstance(self.lora_int_id, int) or self.lora_int_id < 1:
             raise RequestError(f'LoRARequest id must be a positive integer, got {self.lora_int_id!r}.')
+        if not self.lora_path or not isinstance(self.lora_path, str):
+            raise RequestError(f'LoRARequest needs the path of a folder as text, got {self.lora_path!r}.')
 
 
 @dataclass

@@ -7,26 +7,20 @@ sequence gives its own up and is computed again later.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-
 import numpy as np
 
-from .adapters import AdapterTable
+from .adapters import AdapterTable, Place
 from .block_manager import BlockManager
 from .constraint import take
 from .outputs import SequenceOutput
-from .plan import AdapterLoad, PromptRow, SlotStart, StepPlan, StepResult
+from .plan import AdapterLoad, SlotStart, StepResult
+from .planner import Planner, Row, Step
 from .sequence import Sequence, Status
 from .shared_prefix import PrefixFinder
+from .waiting import WaitingLine
 
-
-@dataclass
-class Step:
-    """A plan and the sequences behind its rows."""
-
-    plan: StepPlan
-    rows: list[Sequence]
+PATIENCE = 32  # steps that a sequence waits for rank pages before running adapters make way
+UPLOAD_BYTES = 256 << 20  # of adapters a step: what runs beside it waits for them
 
 
 class Scheduler:
@@ -41,13 +35,13 @@ class Scheduler:
         vocab_size: int,
         prefixes: PrefixFinder | None = None,
     ):
-        self.blocks, self.adapters, self.vocab_size = blocks, adapters, vocab_size
+        self.blocks, self.adapters = blocks, adapters
         self.max_tokens = max_num_batched_tokens
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = WaitingLine(adapters.place)
+        adapters.on_move = self.waiting.moved
         self.running: list[Sequence] = []
         self._slots = list(range(max_num_seqs - 1, -1, -1))
-        self._step = 0
-        self._prefixes, self._starts = prefixes, 0
+        self._planner = Planner(vocab_size, prefixes)
         self.num_preemptions = 0
         self.dropped_adapters: list[int] = []  # uids that workers may forget
 
@@ -67,7 +61,7 @@ class Scheduler:
     def schedule(self) -> Step | None:
         """The next step, or None when nothing can be computed before a result arrives."""
         budget = self.max_tokens
-        rows: list[tuple[Sequence, int, int]] = []
+        rows: list[Row] = []
         preempted = False
         for seq in list(self.running):
             if budget == 0:
@@ -89,32 +83,11 @@ class Scheduler:
             budget -= count
         new: list[SlotStart] = []
         loads: list[AdapterLoad] = []
-        while self.waiting and self._slots and budget > 0 and not preempted:
-            seq = self.waiting[0]
-            if seq.pending:  # preempted with a token in flight
-                break
-            started = self._start(seq)
-            if started is None:
-                break
-            self.waiting.popleft()
-            loads.extend(started)
-            new.append(
-                SlotStart(
-                    seq.slot,
-                    np.asarray(seq.tokens, dtype=np.int32),
-                    seq.prompt_len,
-                    seq.params,
-                    seq.seed,
-                    tuple(seq.stop_ids),
-                    seq.adapter,
-                )
-            )
-            count = min(seq.total - seq.computed, budget)
-            rows.append(self._row(seq, count))
-            budget -= count
+        if not preempted:
+            self._admit(budget, rows, new, loads)
         if not rows:
             return None
-        return self._plan(rows, new, loads)
+        return self._planner.make(rows, new, loads)
 
     def process(self, step: Step, result: StepResult) -> list[SequenceOutput]:
         """Take a step's tokens in. Sequences that end free what they hold; tokens of ended ones are discarded."""
@@ -158,6 +131,13 @@ class Scheduler:
         if seq.adapter:
             self.dropped_adapters += self.adapters.leave(seq.adapter)
 
+    def fail(self, uid: int, error: str) -> list[SequenceOutput]:
+        """End the sequences that wait for an adapter that cannot be had."""
+        found = self.waiting.of(uid)
+        for seq in found:
+            self.finish(seq)
+        return [SequenceOutput(seq.request_id, [], finish_reason='error', error=error) for seq in found]
+
     def _constrain(self, taken: list[tuple[Sequence, SequenceOutput]]) -> None:
         """Let grammars take their sequences' new tokens in, and end the sequences that are over."""
         endings = take(
@@ -171,33 +151,79 @@ class Scheduler:
             if out.finish_reason is not None:
                 self.finish(seq)
 
-    def _start(self, seq: Sequence) -> list[AdapterLoad] | None:
-        """Give a waiting sequence its slot, blocks and adapter; None when one of them is not to be had now."""
-        root = (seq.adapter, seq.request.cache_salt)
-        found = self.blocks.match(seq, root, use=not seq.wants_prompt)
-        if not self.blocks.can_start(found, seq.total):
-            return None
-        loads: list[AdapterLoad] | None = []
-        if seq.adapter:
-            loads = self.adapters.acquire(seq.adapter)
-            if loads is None:
-                return None
+    def _admit(self, budget: int, rows: list[Row], new: list[SlotStart], loads: list[AdapterLoad]) -> None:
+        """Start waiting sequences in order of arrival, past those whose adapter is not to be had now."""
+        self._keep_turns()
+        places, uploaded = [Place.OPEN, Place.LOADABLE], 0
+        while self._slots and budget > 0:
+            seq = self.waiting.first(*places)
+            if seq is None or seq.pending:  # preempted with a token in flight
+                return
+            size = self.adapters.upload_bytes(seq.adapter)
+            room = self.adapters.has_room(seq.adapter)
+            if not room:
+                self._refuse(seq)
+            if not room or (uploaded and uploaded + size > UPLOAD_BYTES):
+                places.remove(Place.LOADABLE)  # the next ones do not overtake it
+                continue
+            found = self.blocks.match(seq, (seq.adapter, seq.request.cache_salt), use=not seq.wants_prompt)
+            if not self.blocks.can_start(found, seq.total):
+                return
+            uploaded += size
+            loads.extend(self._start(seq, found))
+            new.append(
+                SlotStart(
+                    seq.slot,
+                    np.asarray(seq.tokens, dtype=np.int32),
+                    seq.prompt_len,
+                    seq.params,
+                    seq.seed,
+                    tuple(seq.stop_ids),
+                    seq.adapter,
+                )
+            )
+            count = min(seq.total - seq.computed, budget)
+            rows.append(self._row(seq, count))
+            budget -= count
+
+    def _keep_turns(self) -> None:
+        """Let adapters go on that were closed for a sequence that runs by now, or is gone."""
+        if self.adapters.any_closed:
+            oldest = self.waiting.first(Place.LOADABLE)
+            if oldest is None or not oldest.refused:
+                self.adapters.reopen()
+
+    def _refuse(self, seq: Sequence) -> None:
+        """A sequence finds no pages: after some steps, the adapters that can be idle soonest make way for its own."""
+        if not seq.refused:
+            seq.refused = max(self._planner.step, 1)
+        if self._planner.step - seq.refused < PATIENCE:
+            return
+        left: dict[int, int] = {}
+        for other in self.running:
+            if other.adapter:
+                left[other.adapter] = max(left.get(other.adapter, 0), other.max_len - other.total)
+        self.adapters.close(seq.adapter, sorted(left, key=left.__getitem__))
+
+    def _start(self, seq: Sequence, found: list[int]) -> list[AdapterLoad]:
+        """Give a waiting sequence its slot, blocks and adapter; the loads it needs."""
+        self.waiting.remove(seq)
         self.blocks.start(seq, found)
         if seq.cached < 0:
             seq.cached = seq.computed
         grown = self.blocks.grow(seq, seq.total)
         assert grown
         seq.slot = self._slots.pop()
-        self._starts += 1
+        seq.refused = 0
         seq.status = Status.RUNNING
         self.running.append(seq)
-        return loads
+        return self.adapters.acquire(seq.adapter) if seq.adapter else []
 
     def _preempt(self, seq: Sequence) -> None:
         self._leave(seq)
         self.running.remove(seq)
         seq.status = Status.WAITING
-        self.waiting.appendleft(seq)
+        self.waiting.put_back(seq)
         self.num_preemptions += 1
 
     def _leave(self, seq: Sequence) -> None:
@@ -207,68 +233,9 @@ class Scheduler:
         if seq.adapter:
             self.adapters.release(seq.adapter)
 
-    def _row(self, seq: Sequence, count: int) -> tuple[Sequence, int, int]:
+    def _row(self, seq: Sequence, count: int) -> Row:
         """Schedule `count` tokens; the blocks they fill may be shared at once, even by a later row of the same step."""
         start = seq.computed
         seq.computed = start + count
         self.blocks.commit(seq)
         return seq, start, count
-
-    def _plan(self, rows: list[tuple[Sequence, int, int]], new: list[SlotStart], loads: list[AdapterLoad]) -> Step:
-        shared = self._order(rows)
-        blocks: list[tuple[int, int, list[int]]] = []
-        num_logprobs = -1
-        sample = np.zeros(len(rows), dtype=bool)
-        prompt_rows: list[PromptRow] = []
-        masked: list[int] = []
-        for i, (seq, start, count) in enumerate(rows):
-            if len(seq.blocks) > seq.sent_blocks:
-                blocks.append((seq.slot, seq.sent_blocks, seq.blocks[seq.sent_blocks :]))
-                seq.sent_blocks = len(seq.blocks)
-            sample[i] = start + count == seq.total
-            if sample[i]:
-                seq.pending += 1
-                if seq.params.logprobs is not None:
-                    num_logprobs = max(num_logprobs, self._count(seq.params.logprobs))
-                if seq.constraint is not None:
-                    masked.append(i)
-            last = min(start + count, seq.prompt_len - 1)
-            if seq.wants_prompt and last > start:
-                assert seq.params.prompt_logprobs is not None
-                prompt_rows.append(PromptRow(i, start + 1, last - start, self._count(seq.params.prompt_logprobs)))
-        self._step += 1
-        plan = StepPlan(
-            self._step,
-            np.asarray([r[0].slot for r in rows], dtype=np.int32),
-            np.asarray([r[1] for r in rows], dtype=np.int32),
-            np.asarray([r[2] for r in rows], dtype=np.int32),
-            sample,
-            new,
-            blocks,
-            loads,
-            num_logprobs,
-            shared,
-            prompt_rows,
-        )
-        if masked:
-            plan.masked = np.asarray(masked, dtype=np.int32)
-            plan.masks = np.stack([rows[i][0].constraint.mask for i in masked])  # type: ignore[union-attr]
-        return Step(plan, [r[0] for r in rows])
-
-    def _order(self, rows: list[tuple[Sequence, int, int]]) -> tuple[int, int, int]:
-        """One run of rows an adapter, the base's first, and in it those with a common prefix, if all rows decode.
-
-        Returns StepPlan.shared.
-        """
-        found = None
-        if self._prefixes is not None and len(rows) > 1 and all(count == 1 for _, _, count in rows):
-            found = self._prefixes.find((seq for seq, _, _ in rows), self._starts)
-        if found is None:
-            rows.sort(key=lambda r: r[0].adapter)
-            return 0, 0, 0
-        rows.sort(key=lambda r: (r[0].adapter, r[0].slot not in found.slots))
-        first = next(i for i, (seq, _, _) in enumerate(rows) if seq.slot in found.slots)
-        return first, first + len(found.slots), found.tokens
-
-    def _count(self, asked: int) -> int:
-        return self.vocab_size if asked == -1 else min(asked, self.vocab_size)

@@ -34,6 +34,8 @@ class Sequence:
         limit = max_len if self.params.max_tokens is None else min(self.prompt_len + self.params.max_tokens, max_len)
         self.max_len = limit
         self.status = Status.NEW
+        self.arrival = 0  # its place among all that have waited
+        self.refused = 0  # the step from which on it has waited for rank pages; 0: it has not
         self.slot = -1
         self.pending = 0
         self.computed = 0

@@ -27,9 +27,13 @@ def serve(conn: Connection) -> None:
             return
         if command == 'submit':
             runner.submit(args[0])
+        elif command == 'read_adapter':
+            assert runner.lora is not None
+            uid, path, known = args
+            runner.lora.reader.start(uid, path, known, lambda read: conn.send(('adapter', read)))
         elif command == 'forget_adapter':
             assert runner.lora is not None
-            runner.lora.forget(args[0])
+            runner.lora.forget(*args)
         else:
             try:
                 conn.send(('ok', _call(runner, command, args)))
@@ -40,11 +44,9 @@ def serve(conn: Connection) -> None:
 def _call(runner: ModelRunner, command: str, args: list) -> object:
     if command == 'fit_blocks':
         return runner.fit_blocks()
-    if command == 'allocate_cache':
-        runner.allocate_cache(*args)
-        return runner.capture()
-    assert command == 'register_adapter' and runner.lora is not None
-    return runner.lora.register(*args)
+    assert command == 'allocate_cache'
+    runner.allocate_cache(*args)
+    return runner.capture()
 
 
 if __name__ == '__main__':

@@ -66,6 +66,7 @@ def prepare(args: RunArgs) -> Setup:
         enable_lora=bool(adapters) or getattr(args, 'enable_lora', False),
         max_loras=args.max_loras,
         max_lora_rank=max([args.max_lora_rank, *ranks]),
+        max_cpu_loras=args.max_cpu_loras,
         max_logprobs=args.max_logprobs,
         load_format=args.load_format,
         seed=args.seed,

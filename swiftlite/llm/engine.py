@@ -58,6 +58,7 @@ class ModelEngine:
         """
         totals = [CompletionOutput(index, '', [], lora_request=lora) for index, lora in enumerate(loras)]
         running: dict[str, RequestState] = {}
+        self.engine.add_missing(loras)
         try:
             for index, (prompt, one, lora) in enumerate(zip(prompts, params, loras, strict=True)):
                 request = EngineRequest(f'llm-{next(self._ids)}', prompt, one, lora)

@@ -20,7 +20,7 @@ ENGINE: dict[str, Known] = table(
         """disable_custom_all_reduce disable_cascade_attn attention_backend attention_config kernel_config
         linear_backend moe_backend ir_op_priority enable_flashinfer_autotune async_scheduling max_num_partial_prefills
         max_long_partial_prefills long_prefill_token_threshold prefill_schedule_interval scheduler_reserve_full_isl
-        watermark cudagraph_capture_sizes max_cudagraph_capture_size prefix_caching_hash_algo max_cpu_loras
+        watermark cudagraph_capture_sizes max_cudagraph_capture_size prefix_caching_hash_algo
         fully_sharded_loras specialize_active_lora max_parallel_loading_workers safetensors_load_strategy
         safetensors_prefetch_num_threads safetensors_prefetch_block_size use_tqdm_on_load pt_load_map_location
         optimization_level performance_mode disable_hybrid_kv_cache_manager enable_cumem_allocator numa_bind

@@ -62,8 +62,8 @@ async def test_answers_adapters_and_refusals(base, adapters):
                 await collect(engine, prompt, greedy(), 'bad')
         with pytest.raises(RequestError, match='no-such-folder'):
             await engine.add_lora(LoRARequest('x', 9, '/no-such-folder'))
-        with pytest.raises(RequestError, match='add_lora failed'):
-            await engine.add_lora(LoRARequest('x', 9, 5))  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match='remove_lora failed'):
+            await engine._call('remove_lora', [])  # no id
         assert await engine.remove_lora(1) and not await engine.remove_lora(1)
         assert await collect(engine, PROMPTS[0], greedy(), 'after') == (expected[0], 'length')
         stats = await engine.stats()

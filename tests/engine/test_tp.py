@@ -14,10 +14,6 @@ from tests.tiny import tiny_adapter, tiny_qwen2
 PROMPTS = random_prompts(8, seed=2)
 
 
-def refuse(*message):
-    raise SwiftliteError('no room')
-
-
 def test_two_ranks_are_one(base, adapters):
     loras = [None] + [LoRARequest(p.name, i + 1, str(p)) for i, p in enumerate(adapters)]
     mix = [loras[i % 4] for i in range(len(PROMPTS))]
@@ -26,11 +22,13 @@ def test_two_ranks_are_one(base, adapters):
     try:
         assert run(two, PROMPTS, lora=mix) == expected
         worker = two.engine.executor.workers[0]
-        ask, worker.ask = worker.ask, refuse
-        with pytest.raises(SwiftliteError, match='no room'):
+        send = worker.send
+        worker.send = lambda kind, *rest: send(kind, *(r if r != str(adapters[0]) else '/nowhere' for r in rest))
+        with pytest.raises(SwiftliteError, match='/nowhere is not a folder'):  # only the other rank says so
             two.engine.add_lora(LoRARequest('late', 9, str(adapters[0])))
-        worker.ask = ask
-        assert sorted(two.engine.executor.runner.lora._host) == [1, 2, 3]  # nothing is kept of it
+        worker.send = send
+        assert 9 not in two.engine.adapters
+        assert sorted(two.engine.executor.runner.lora.reader.copies) == [1, 2, 3]  # nothing is kept of it
         os.kill(worker.process.pid, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match='rank 1'):
             run(two, PROMPTS)

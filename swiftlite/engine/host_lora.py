@@ -1,0 +1,188 @@
+"""Adapters in host memory, in the layout of the pools: read and checked once, then a few copies away from a device."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from ..checkpoint.adapter import AdapterState, LoRAWeights, adapter_state, read_adapter
+from ..errors import SwiftliteError
+from ..layers.linear import Linear
+from ..layers.lora import PAGE
+
+CHUNK = 16 << 20  # bytes; pinned memory is kept for the next adapter, which uses pieces of one size again
+
+
+@dataclass(frozen=True)
+class AdapterRead:
+    """What came of reading an adapter: its rank and its size in host memory, or why it cannot be used."""
+
+    uid: int
+    rank: int = 0
+    num_bytes: int = 0
+    state: AdapterState = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Array:
+    """One layer's A [slices, R, in] (rank_dim 1) or B [R, out] (rank_dim 0) in a piece of the copy."""
+
+    linear: int
+    rank_dim: int
+    chunk: int
+    start: int
+    shape: tuple[int, ...]
+
+    def of(self, chunk: torch.Tensor) -> torch.Tensor:
+        return chunk[self.start : self.start + prod(self.shape)].view(self.shape)
+
+
+@dataclass(frozen=True)
+class HostAdapter:
+    """An adapter's arrays one behind the other. R is its rank in whole pages; what is beyond the rank is zero."""
+
+    rank: int
+    chunks: list[torch.Tensor]  # [n] of the pools' dtype, pinned for a GPU
+    arrays: list[Array]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(chunk.numel() * chunk.element_size() for chunk in self.chunks)
+
+
+class AdapterFormat:
+    """This rank's part of adapters for the linear layers of one model."""
+
+    def __init__(
+        self,
+        linears: Sequence[Linear],
+        sizes: dict[str, tuple[int, int]],
+        max_rank: int,
+        dtype: torch.dtype,
+        pinned: bool,
+    ):
+        """sizes: (in, out) features of the whole model's layers by the last part of their name."""
+        self._linears, self._sizes, self._max_rank = linears, sizes, max_rank
+        self._dtype, self._pinned = dtype, pinned
+        self._known = {f'{linear.prefix}.{s.name}': s.name for linear in linears for s in linear.slices}
+
+    def read(self, path: str) -> HostAdapter:
+        """Read and check the adapter in a folder; SwiftliteError names the tensor that does not fit."""
+        modules = read_adapter(path).modules
+        self._check(path, modules)
+        rank = max(weights.rank for weights in modules.values())
+        copy = self._allocate(modules, rank)
+        for array in copy.arrays:
+            self._fill(path, array, array.of(copy.chunks[array.chunk]), modules)
+        return copy
+
+    def _check(self, path: str, modules: dict[str, LoRAWeights]) -> None:
+        for name, weights in modules.items():
+            if name not in self._known:
+                raise SwiftliteError(
+                    f"{path}: the adapter changes '{name}', which is not a linear layer of this model; "
+                    'merge it with `swiftlite export --merge_lora true` instead.'
+                )
+            n_in, n_out = self._sizes[self._known[name]]
+            if weights.a.shape[1] != n_in or weights.b.shape[0] != n_out:
+                raise SwiftliteError(
+                    f"{path}: '{name}' maps {weights.a.shape[1]} to {weights.b.shape[0]} features, but this model's "
+                    f'layer maps {n_in} to {n_out}; the adapter was trained on another base.'
+                )
+        rank = max(weights.rank for weights in modules.values())
+        if rank > self._max_rank:
+            raise SwiftliteError(
+                f'{path}: the adapter has rank {rank}, but this engine takes ranks up to {self._max_rank}; '
+                f'start it with max_lora_rank {rank} (--max_lora_rank).'
+            )
+
+    def _allocate(self, modules: dict[str, LoRAWeights], rank: int) -> HostAdapter:
+        """Zeros, laid out: layers that are no target have no arrays."""
+        rows, room = -(-rank // PAGE) * PAGE, CHUNK // self._dtype.itemsize
+        arrays: list[Array] = []
+        sizes: list[int] = []
+        for index, linear in enumerate(self._linears):
+            if not any(f'{linear.prefix}.{s.name}' in modules for s in linear.slices):
+                continue
+            out = sum(s.rows for s in linear.slices)
+            for rank_dim, shape in ((1, (len(linear.slices), rows, linear.in_features)), (0, (rows, out))):
+                size = -(-prod(shape) // 8) * 8  # the next one is aligned too
+                if not sizes or sizes[-1] + size > room:
+                    sizes.append(0)
+                arrays.append(Array(index, rank_dim, len(sizes) - 1, sizes[-1], shape))
+                sizes[-1] += size
+        chunks = [torch.empty(size, dtype=self._dtype, pin_memory=self._pinned).zero_() for size in sizes]
+        return HostAdapter(rank, chunks, arrays)
+
+    def _fill(self, path: str, array: Array, out: torch.Tensor, modules: dict[str, LoRAWeights]) -> None:
+        linear = self._linears[array.linear]
+        for index, s in enumerate(linear.slices):
+            weights = modules.get(f'{linear.prefix}.{s.name}')
+            if weights is None:
+                continue
+            a, b = linear.shard_lora(s, weights.a, weights.b)
+            if array.rank_dim:
+                part = out[index, : weights.rank].copy_(a)
+            else:
+                part = out[: weights.rank, s.start : s.start + s.rows].copy_((b.float() * weights.scaling).t())
+            if not torch.isfinite(part).all():
+                raise SwiftliteError(
+                    f"{path}: lora_{'BA'[array.rank_dim]} of '{linear.prefix}.{s.name}' is too large for "
+                    f'{str(self._dtype).removeprefix("torch.")}, in which this engine computes.'
+                )
+
+
+class AdapterReader:
+    """Reads adapters one after the other in a thread, beside the steps. `copies`: by uid, what was read."""
+
+    def __init__(self, form: AdapterFormat, device: torch.device | str | None):
+        """device: the GPU for which memory is pinned, if any."""
+        self.copies: dict[int, HostAdapter] = {}
+        self._format, self._device = form, device
+        self._reads: deque[tuple[int, str, AdapterState | None, Callable[[AdapterRead], None]]] = deque()
+        self._reading, self._lock = False, threading.Lock()  # whether there is a thread, and what guards that
+
+    def start(self, uid: int, path: str, known: AdapterState | None, done: Callable[[AdapterRead], None]) -> None:
+        """Read and check an adapter, then call `done` in the thread. known: the state its files must still be in."""
+        with self._lock:
+            self._reads.append((uid, path, known, done))
+            if self._reading:
+                return
+            self._reading = True
+        threading.Thread(target=self._run, daemon=True, name='adapter-read').start()
+
+    def _run(self) -> None:
+        if self._device is not None:
+            torch.cuda.set_device(self._device)  # each thread has its own
+        while True:
+            with self._lock:
+                if not self._reads:
+                    self._reading = False
+                    return
+                uid, path, known, done = self._reads.popleft()
+            with contextlib.suppress(OSError):  # nobody listens any more
+                done(self._read(uid, path, known))
+
+    def _read(self, uid: int, path: str, known: AdapterState | None) -> AdapterRead:
+        try:
+            state = adapter_state(path)
+            if known is not None and state != known:
+                raise SwiftliteError(f'{path} has changed since the adapter was loaded; load it again.')
+            copy = self._format.read(path)
+            if adapter_state(path) != state:
+                raise SwiftliteError(f'{path} was changed while it was read; load it again.')
+        except SwiftliteError as error:
+            return AdapterRead(uid, error=str(error))
+        except Exception as error:  # whatever a disk or a library does costs this adapter alone
+            traceback.print_exc()
+            return AdapterRead(uid, error=f'{path} cannot be read ({type(error).__name__}: {error}).')
+        self.copies[uid] = copy
+        return AdapterRead(uid, copy.rank, copy.num_bytes, state)

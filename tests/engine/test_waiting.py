@@ -1,0 +1,169 @@
+"""Turns: adapters in pages first come first served, the others within a bound, and no look at those that wait behind."""
+
+import random
+
+import pytest
+
+from swiftlite.engine import waiting
+from swiftlite.engine.adapters import AdapterTable, Copy, Entry, Place
+from swiftlite.engine.block_manager import BlockManager
+from swiftlite.engine.outputs import SequenceOutput
+from swiftlite.engine.plan import StepResult
+from swiftlite.engine.request import EngineRequest, LoRARequest
+from swiftlite.engine.scheduler import PATIENCE, Scheduler
+from swiftlite.engine.sequence import Sequence
+from swiftlite.engine.waiting import WaitingLine
+from tests.engine.runs import greedy
+
+
+class Batch:
+    """A scheduler over adapters of one page each that are all in host memory; every step gives its rows a token."""
+
+    def __init__(self, pages: int, adapters: int, slots: int = 64, ranks=lambda uid: 8):
+        self.table = AdapterTable(pages)
+        for uid in range(1, adapters + 1):
+            self.table.add(Entry(LoRARequest(f'a{uid}', uid, '/a'), uid, ranks(uid), 1 << 20, copy=Copy.HERE))
+        self.scheduler = Scheduler(BlockManager(10_000, 16), self.table, slots, 4096, 100)
+        self.uploads = self.steps = self._number = 0
+
+    def add(self, uid: int, max_tokens: int = 4) -> Sequence:
+        self._number += 1
+        lora = LoRARequest('a', uid, '/a') if uid else None
+        request = EngineRequest(str(self._number), [self._number % 90 + 2] * 5, greedy(max_tokens), lora)
+        seq = Sequence(request, 0, frozenset(), 1000, uid)
+        self.scheduler.enter(seq)
+        self.scheduler.add(seq)
+        return seq
+
+    def step(self) -> list[SequenceOutput]:
+        step = self.scheduler.schedule()
+        if step is None:
+            return []
+        self.steps += 1
+        self.uploads += len(step.plan.adapters)
+        return self.scheduler.process(step, StepResult(step.plan.step, [50] * int(step.plan.sample.sum())))
+
+
+@pytest.mark.parametrize('slots', [4, 64])
+@pytest.mark.parametrize('length', [1, 8, 40])
+def test_an_adapter_that_is_not_in_pages_gets_its_turn(length, slots):
+    """Requests of two adapters come without end and hold both pages; the third one waits a bounded time."""
+    batch = Batch(pages=2, adapters=3, slots=slots)
+    for _ in range(3):
+        for uid in (1, 2):
+            batch.add(uid, length)
+        batch.step()
+    late = batch.add(3)
+    for waited in range(10 * PATIENCE):
+        for uid in (1, 2, 1, 2):
+            batch.add(uid, length)
+        batch.step()
+        if late.num_outputs:
+            break
+    backlog = 12 * length // slots  # what came before and waits for slots
+    assert waited <= PATIENCE + 2 * length + backlog + 4
+    for _ in range(3 * PATIENCE):  # and the two that made way go on
+        batch.step()
+    assert batch.table.place(1) is Place.OPEN or batch.table.place(2) is Place.OPEN
+
+
+def test_nobody_waits_for_ever_among_many_adapters_and_ranks():
+    """Streams of popular adapters, and now and then one of 40 others of any rank: all are answered within a bound."""
+    rng = random.Random(0)
+    batch = Batch(pages=8, adapters=44, ranks=lambda uid: 8 * (1 + uid % 4))
+    born: dict[Sequence, int] = {}
+    worst = 0
+    for number in range(1500):
+        for uid in (41, 42, 43, 44):
+            batch.add(uid, 6)
+        if number % 25 == 0 and number < 1000:
+            born[batch.add(rng.randint(1, 40), 6)] = number
+        batch.step()
+        for seq in [seq for seq in born if seq.num_outputs]:
+            worst = max(worst, number - born.pop(seq))
+    assert not born
+    assert worst <= 4 * (PATIENCE + 6)
+
+
+def test_the_closed_go_on_when_the_one_they_made_way_for_is_gone():
+    batch = Batch(pages=1, adapters=2)
+    batch.add(1, 500)
+    batch.step()
+    late = batch.add(2)
+    for _ in range(PATIENCE + 2):
+        batch.step()
+    assert batch.table.place(1) is Place.CLOSED
+    waits = batch.add(1)
+    batch.step()
+    assert waits.slot == -1
+    batch.scheduler.finish(late)
+    batch.step()
+    assert waits.num_outputs == 1
+
+
+def test_a_burst_over_a_thousand_adapters():
+    """Every adapter is copied once where its sequences come together, and a step looks at few that wait."""
+    batch = Batch(pages=16, adapters=1000, slots=256)
+    order = [uid for uid in range(1, 1001) for _ in range(3)]
+    random.Random(1).shuffle(order)
+    sequences = [batch.add(uid, 3) for uid in order]
+    looks = 0
+    head = waiting.WaitingLine._head
+
+    def counted(self, place):
+        nonlocal looks
+        looks += 1
+        return head(self, place)
+
+    waiting.WaitingLine._head = counted
+    try:
+        while batch.scheduler.has_work:
+            batch.step()
+    finally:
+        waiting.WaitingLine._head = head
+    assert all(seq.num_outputs == 3 for seq in sequences)
+    assert batch.uploads == 1000  # the three of an adapter run together
+    assert looks <= 3 * (len(sequences) + batch.steps)
+    assert batch.steps <= 1000 // 16 * 4 + 10
+
+
+def test_uploads_of_a_step_are_limited():
+    batch = Batch(pages=100, adapters=100)
+    for entry in batch.table._by_uid.values():
+        entry.num_bytes = 100 << 20
+    for uid in range(1, 21):
+        batch.add(uid)
+    batch.step()
+    assert batch.uploads == 2
+    batch.step()
+    assert batch.uploads == 4
+
+
+def test_a_line_finds_the_oldest_whatever_happens():
+    """Against a plain list: arrivals, departures, returns and moves in any order."""
+    rng = random.Random(3)
+    places = dict.fromkeys(range(6), Place.OPEN)
+    line = WaitingLine(places.__getitem__)
+    model: list[Sequence] = []
+    for number in range(3000):
+        action = rng.random()
+        if action < 0.4 or not model:
+            seq = Sequence(EngineRequest(str(number), [1], greedy(1)), 0, frozenset(), 9, rng.randrange(6))
+            line.append(seq)
+            model.append(seq)
+        elif action < 0.6:
+            seq = rng.choice(model)
+            model.remove(seq)
+            line.remove(seq)
+        elif action < 0.7:
+            seq = next(s for s in model if s.adapter == model[0].adapter)
+            line.remove(seq)
+            line.put_back(seq)
+        else:
+            uid = rng.randrange(6)
+            places[uid] = rng.choice(list(Place))
+            line.moved(uid)
+        assert len(line) == len(model)
+        for asked in ((Place.OPEN,), (Place.LOADABLE, Place.OPEN), (Place.UNREAD,)):
+            fitting = [s for s in model if places[s.adapter] in asked]
+            assert line.first(*asked) is min(fitting, key=lambda s: s.arrival, default=None)
