@@ -180,7 +180,10 @@ class Engine:
             'num_preemptions': s.num_preemptions,
             'generated_tokens': self.generated,
             'adapters': len(self.adapters),
+            'adapters_in_memory': self.library.num_copies,
             'adapter_pages_used': self.adapters.pages_used,
+            'adapter_reads': self.library.reads,
+            'adapter_uploads': self.library.uploads,
         }
 
     def shutdown(self) -> None:

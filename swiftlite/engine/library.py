@@ -35,7 +35,13 @@ class AdapterLibrary:
         self._executor, self._table, self._copies = executor, table, copies
         self._loading: dict[int, Loading] = {}  # by uid
         self._reading = 0
+        self.reads = self.uploads = 0  # of adapters, since the start
         self._uids = itertools.count(1)
+
+    @property
+    def num_copies(self) -> int:
+        """Adapters in host memory, or on their way there."""
+        return len(self._copies)
 
     @property
     def busy(self) -> bool:
@@ -79,6 +85,7 @@ class AdapterLibrary:
 
     def uploaded(self, uid: int) -> None:
         """An adapter was copied to the devices."""
+        self.uploads += 1
         self._copies.used(uid)
 
     def read_ahead(self, waiting: WaitingLine) -> None:
@@ -105,6 +112,7 @@ class AdapterLibrary:
 
     def _read(self, entry: Entry) -> None:
         self._reading += 1
+        self.reads += 1
         entry.copy = Copy.READING
         if self._table.find(entry.uid) is not None:
             self._table.set_copy(entry.uid, Copy.READING)
