@@ -1,4 +1,4 @@
-"""Adapters on disk, in host memory and in pages: loading disturbs nobody, and what fails costs its own requests only."""
+"""Adapters on disk, in host memory and in pages: loading disturbs nobody, what fails costs its own requests only."""
 
 import gc
 import json
