@@ -37,6 +37,9 @@ def install_attention(model: Any) -> None:
     for name in ('attn_logit_softcapping', 'attention_chunk_size'):
         if getattr(config, name, None):
             raise SwiftliteError(f"training a model whose attention has '{name}' is not supported")
+    rope = (getattr(config, 'rope_parameters', None) or {}).get('rope_type')
+    if rope in ('dynamic', 'longrope'):  # the longest row of a batch would change what the others are
+        raise SwiftliteError(f"training a model with rope_type '{rope}' is not supported")
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)

@@ -1,14 +1,16 @@
 """Rows end to end and in packs give the loss and the gradients of each row alone, and no row sees another."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.errors import UsageError
+from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.families import FAMILIES
 from swiftlite.train import attention as module
 from swiftlite.train.attention import NAME, attention, install_attention
@@ -16,6 +18,7 @@ from swiftlite.train.collate import Collator
 from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.loss import install_loss
 from swiftlite.train.packing import PackedRows, best_fit_decreasing
+from swiftlite.train.rehearsal import recompute
 from tests.tiny import randomize
 
 WINDOWS = {
@@ -151,13 +154,12 @@ def test_recomputed_activations_change_nothing():
     data = rows_of([9, 5, 14])
     (batch,) = Collator(0, padding_free=True)([data[i] for i in range(3)])['passes']
     grads = []
-    for recompute in (False, True):
-        if recompute:
-            model.activation_checkpointing_enable({'use_reentrant': False})
+    for layers in (0, 1, 2):
+        recompute(model, layers)
         model.train().zero_grad()
         model(**batch)['loss_sum'].backward()
         grads.append([p.grad.clone() for p in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert all(torch.equal(a, b) for other in grads[1:] for a, b in zip(grads[0], other, strict=True))
 
 
 def test_kernels_are_called_as_row_by_row(monkeypatch):
@@ -212,6 +214,17 @@ def test_packs_are_the_rows_of_a_step(sft, capsys):
     assert 'steps of 2 x 1 packs' in out
 
 
+def test_packs_go_on_where_they_stopped(sft):
+    """An interrupted run in packs is the whole one, bit by bit: the same packs, in the same order."""
+    flags = {'packing': True, 'max_length': 200, 'batch_size': 2, 'num_train_epochs': 2, 'save_steps': 2,
+             'gradient_accumulation_steps': 1, 'save_total_limit': 9, 'lora_dropout': 0.3}  # fmt: skip
+    whole = sft(**flags)
+    stopped = Path(whole['last_model_checkpoint']).parent / f'checkpoint-{(whole["global_step"] - 1) // 2 * 2}'
+    resumed = sft(**flags, resume_from_checkpoint=str(stopped))
+    left, right = (load_file(Path(s['last_model_checkpoint']) / 'adapter_model.safetensors') for s in (whole, resumed))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
 @pytest.mark.parametrize('flags, words', [
     ({'packing': True, 'max_length': -1}, '--packing true with --max_length -1 needs --packing_length'),
     ({'packing': True, 'packing_length': 100}, '--packing_length 100 is less than --max_length 2048'),
@@ -222,3 +235,15 @@ def test_packs_are_the_rows_of_a_step(sft, capsys):
 def test_flags_that_exclude_each_other(flags, words):
     with pytest.raises(UsageError, match=words):
         SftArgs(model_type='tiny-chat', dataset=['x'], **flags)
+
+
+@pytest.mark.parametrize('change', [
+    {'attn_logit_softcapping': 30.0},
+    {'rope_parameters': {'rope_type': 'dynamic', 'factor': 2.0, 'rope_theta': 10000.0}},
+])  # fmt: skip
+def test_attention_of_other_kinds_is_refused(change):
+    model = tiny('LlamaForCausalLM')
+    for name, value in change.items():
+        setattr(model.config, name, value)
+    with pytest.raises(SwiftliteError, match=r"'(attn_logit_softcapping|dynamic)'.* is not supported"):
+        install_attention(model)
