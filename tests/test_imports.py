@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     'llm': ENGINE | {'engine', 'infer', 'serve'},  # beside cli: infer.setup's defaults, serve.client
     'args': {'registry'},
     'data': {'registry', 'args', 'hub'},
-    'train': {'template', 'checkpoint', 'hub', 'registry', 'args', 'data'},
+    'train': {'kernels', 'template', 'checkpoint', 'hub', 'registry', 'args', 'data'},
     'export': {'template', 'checkpoint', 'hub', 'registry', 'args', 'quant'},
     'infer': ENGINE | {'engine', 'args', 'data'},
     'serve': ENGINE | {'engine', 'args', 'infer'},  # infer.setup: from arguments to what runs

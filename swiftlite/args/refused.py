@@ -111,7 +111,7 @@ SFT = table(
     refused(FOUR_BITS, 'bnb_4bit_quant_storage hqq_axis hqq_dynamic_config_path quantization_config'),
     refused(
         LATER,
-        """use_liger use_liger_kernel resume_only_model
+        """resume_only_model
         metric_warmup_step early_stop early_stop_interval loss_name loss_type ref_model_type full_determinism
         ignore_data_skip auto_find_batch_size test_oom_error acc_steps=1 gpu_memory_fraction
         sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr

@@ -82,6 +82,13 @@ class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
         group='training',
         shown='auto',
     )
+    use_kernels: bool | None = arg(
+        None,
+        'norms, rotary, SwiGLU, LoRA layers and the loss in fused kernels, forward and backward',
+        group='training',
+        aliases=('use_liger', 'use_liger_kernel', 'enable_liger_kernel'),
+        shown='on a GPU',
+    )
     seed: int = arg(42, 'of every random choice', group='training', low=0, high=2**32 - 1)
 
     eval_steps: int = arg(

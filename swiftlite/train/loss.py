@@ -6,47 +6,61 @@ from typing import Any
 import torch
 from torch import nn
 
-CHUNK = 1 << 24  # logits in flight (fp32 elements)
+from swiftlite.template import IGNORE
+from swiftlite_kernels import cross_entropy
+from swiftlite_kernels.cross_entropy import reference
+
+CHUNK = 1 << 24  # logits in flight, where they are held in fp32
+FUSED_CHUNK = 160 << 20  # and where a kernel makes gradients of them in place
+ROWS = 128  # a matrix product likes multiples of it
 
 
 class LinearCrossEntropy(torch.autograd.Function):
     """Summed cross entropy of `hidden @ weight.T` against `targets`, and the number of correct predictions.
 
-    The gradients are computed in the forward pass, a chunk of rows at a time, so at most CHUNK logits exist at once
-    (chunked as in Liger Kernel, arXiv 2410.10989).
+    The gradients are computed in the forward pass, a chunk of rows at a time, and written over the logits, so that no
+    more than a chunk of them exists at once (chunked as in Liger Kernel, arXiv 2410.10989).
 
-    hidden [N, H], weight [V, H], targets [N] int64; products in `dtype`, softmax and sums in fp32.
+    hidden [N, H], weight [V, H], targets [N] int64, IGNORE where nothing is learnt; products in `dtype`, softmax and
+    sums in fp32. softcap above 0 bends the logits (see swiftlite_kernels.cross_entropy). The gradient of the weight is
+    summed in fp32, and left out where the weight is frozen.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype, train: bool
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        dtype: torch.dtype,
+        train: bool,
+        softcap: float,
+        fused: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        head = weight.to(dtype)
+        head, wide = weight.to(dtype), torch.float64 if dtype == torch.float64 else torch.float32
         rows = max(1, CHUNK // weight.shape[0])
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        if fused and hidden.is_cuda:
+            rows = max(ROWS, FUSED_CHUNK // weight.shape[0] // ROWS * ROWS)
+        losses = torch.empty(hidden.shape[0], dtype=wide, device=hidden.device)
+        correct = torch.empty(hidden.shape[0], dtype=torch.bool, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if train and ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if train and ctx.needs_input_grad[1] else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if train and ctx.needs_input_grad[1] else None
+        learns = grad_hidden is not None or grad_weight is not None
+        op = cross_entropy.cross_entropy if fused else reference.cross_entropy
         for start in range(0, hidden.shape[0], rows):
-            part, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
-            logits = (part @ head.T).float()  # [rows, V]
-            total = logits.logsumexp(-1, keepdim=True)
-            loss += (total - logits.gather(1, wanted)).sum()
-            correct += (logits.argmax(-1, keepdim=True) == wanted).sum()
-            if grad_hidden is None and grad_weight is None:
-                continue
-            logits.sub_(total).exp_()
-            logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
-            slope = logits.to(dtype)
+            part = slice(start, start + rows)
+            inputs = hidden[part].to(dtype)
+            logits = inputs @ head.T  # [rows, V]
+            op(losses[part], correct[part], logits, targets[part], None, softcap, IGNORE, learns)
             if grad_hidden is not None:
-                grad_hidden[start : start + rows] = slope @ head
+                grad_hidden[part] = logits @ head
             if grad_weight is not None:
-                grad_weight += slope.T @ part
+                grad_weight += logits.T @ inputs
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
-        ctx.mark_non_differentiable(correct)
-        return loss, correct
+        hits = correct.sum()
+        ctx.mark_non_differentiable(hits)
+        return losses.sum(), hits
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
@@ -54,24 +68,27 @@ class LinearCrossEntropy(torch.autograd.Function):
         return (
             grad_hidden * grad.to(grad_hidden.dtype) if grad_hidden is not None else None,
             (grad_weight * grad).to(ctx.weight_dtype) if grad_weight is not None else None,
-            None,
-            None,
-            None,
+            *[None] * 5,
         )
 
 
 def linear_cross_entropy(
-    hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor
+    hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, softcap: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(summed loss fp32, correct int64) of the positions in `hidden` [N, H]; an adapted head is called as it is."""
+    """(summed loss fp32, correct int64) of the positions in `hidden` [N, H]; an adapted head is called as it is.
+
+    A head that says `fused_loss` has its loss computed by the kernels.
+    """
     if type(head) is not nn.Linear or head.bias is not None:
         logits = head(hidden).float()
+        logits = softcap * torch.tanh(logits / softcap) if softcap else logits
         return nn.functional.cross_entropy(logits, targets, reduction='sum'), (logits.argmax(-1) == targets).sum()
     kind = hidden.device.type
     autocast = torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if autocast else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        return LinearCrossEntropy.apply(hidden, head.weight, targets, dtype, torch.is_grad_enabled())
+        fused = getattr(head, 'fused_loss', False)
+        return LinearCrossEntropy.apply(hidden, head.weight, targets, dtype, torch.is_grad_enabled(), softcap, fused)
 
 
 def install_loss(model: nn.Module) -> None:
@@ -97,7 +114,8 @@ def install_loss(model: nn.Module) -> None:
             where['attention_mask'] = input_ids.new_empty(1, 1, 1, 1)
         hidden = self.base_model(input_ids=input_ids, use_cache=False, **where).last_hidden_state  # [B, L, H]
         picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
-        loss_sum, correct = linear_cross_entropy(picked, self.get_output_embeddings(), targets)
+        softcap = getattr(self.config, 'final_logit_softcapping', None) or 0.0
+        loss_sum, correct = linear_cross_entropy(picked, self.get_output_embeddings(), targets, softcap)
         return {'loss_sum': loss_sum, 'correct': correct}
 
     model.forward = MethodType(forward, model)

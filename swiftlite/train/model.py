@@ -12,6 +12,7 @@ from swiftlite.checkpoint import native_checkpoint, raw_config
 from swiftlite.checkpoint.config import read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.attention import install_attention
+from swiftlite.train.kernels import install_kernels
 from swiftlite.train.loss import install_loss
 from swiftlite.train.noise import add_noise
 from swiftlite.train.quantized import keep_as_they_are, quantization, size
@@ -113,6 +114,9 @@ def make_model(
         save_dtype = None
     if args.neftune_noise_alpha:
         add_noise(model, args.neftune_noise_alpha)
+    if args.use_kernels or (args.use_kernels is None and torch.cuda.is_available()):
+        for line in install_kernels(model):
+            say(f'note: no training kernels for {line}')
     trained, total = parameter_counts(model)
     what = 'all of them trained' if trained == total else f'{trained:,} trained{tuner(args, targets)}'
     say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
