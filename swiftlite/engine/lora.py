@@ -40,6 +40,7 @@ class LoRAManager:
         self._ranks = torch.zeros(num_pages + 1, dtype=torch.int32, device=device)
         self._slots: dict[int, int] = {}  # uid → first page
         self._tokens, self._rows = (TileList(max_tokens, num_pages, depth, device) for _ in range(2))
+        gpu = str(device).startswith('cuda')
         self._linears: list[Linear] = list(model.linears())
         self.reader = AdapterReader(
             AdapterFormat(self._linears, model.config.linear_sizes, max_rank, dtype, gpu), device if gpu else None
