@@ -72,7 +72,7 @@ def estimate(model: Any, tokens: int, dtype: torch.dtype, shards: int = 1) -> Es
         shards: devices that share weights, gradients and the optimizer's state.
     """
     layers = decoder_layers(model)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     moments = 2 * gradients  # AdamW keeps two numbers of the gradient's dtype
     few, many = (kept_by_a_layer(model, count, dtype) for count in PROBES)

@@ -111,7 +111,10 @@ class Rehearsal(TrainerCallback):
         """What an error of missing memory says."""
         needs, batch = self.needs, self.schedule.batch_size
         more = ', or add --gradient_checkpointing true' if needs.recomputed < needs.layers else ''
-        more += ', or train a LoRA (--sft_type lora)' if args.sft_type == 'full' else ''
+        if args.sft_type == 'full':
+            more += ', or train a LoRA (--sft_type lora)'
+        elif not args.quantization_bit:
+            more += ', or keep the base in 4 bits (--quantization_bit 4)'
         room = replace(needs, recomputed=needs.layers).most_tokens(self.available)
         fits = f'about {room:,} tokens a pass fit' if room else 'the model alone does not fit'
         return (

@@ -16,6 +16,7 @@ from swiftlite.train import attention as module
 from swiftlite.train.attention import NAME, attention, install_attention
 from swiftlite.train.collate import Collator
 from swiftlite.train.encoded import EncodedRows
+from swiftlite.train.kernels import install_kernels
 from swiftlite.train.loss import install_loss
 from swiftlite.train.packing import PackedRows, best_fit_decreasing
 from swiftlite.train.rehearsal import recompute
@@ -82,8 +83,9 @@ def test_packs_are_drawn_by_seed():
     assert '(1 of one longer row)' in PackedRows(rows_of([13, 2]), 12, 0).line('x')
 
 
+@pytest.mark.parametrize('kernels', [False, True])
 @pytest.mark.parametrize('native, window', CASES)
-def test_packed_is_unpacked(native, window):
+def test_packed_is_unpacked(native, window, kernels):
     """Loss and every gradient, against transformers' own attention on each row alone; padded batches too."""
     data = rows_of([9, 5, 14, 2, 7, 11])
     reference = tiny(native, window, 'sdpa')
@@ -96,6 +98,8 @@ def test_packed_is_unpacked(native, window):
     model = tiny(native, window)
     install_attention(model)
     install_loss(model)
+    if kernels:
+        install_kernels(model)
     packs = PackedRows(data, 20, seed=0)
     whole = [data[i] for i in range(len(data))]
     for batch in (
@@ -111,11 +115,14 @@ def test_packed_is_unpacked(native, window):
             assert torch.allclose(p.grad, wanted.grad, rtol=1e-4, atol=1e-5 * wanted.grad.abs().max()), name
 
 
+@pytest.mark.parametrize('kernels', [False, True])
 @pytest.mark.parametrize('native, window', CASES)
-def test_no_row_sees_another(native, window):
+def test_no_row_sees_another(native, window, kernels):
     """Other tokens in the middle row: the logits of the rows around it stay the same, bit by bit."""
     model = tiny(native, window)
     install_attention(model)
+    if kernels:
+        install_kernels(model)
     lengths = [6, 9, 7]
     ids = torch.tensor(np.random.default_rng(0).integers(1, 64, (1, sum(lengths))))
     where = {
