@@ -4,7 +4,7 @@ The norm costs no pass of its own: its scale leaves the sum, so squares are adde
 part of the weight is asked for before the previous kernel's result is waited for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -52,10 +52,10 @@ def gemv_kernel(
     out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight_row,
     shrunk, b, adapters, pool_rows, ranks, splits, n0, n1, slice_size, part_size, b_row, table_row,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, LORA: tl.constexpr,
-    SLICES: tl.constexpr, SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """Program (COLUMNS columns); `other` and `up` belong to the second half of a gated weight."""
+    """Program (COLUMNS columns of a slice); `other` and `up` belong to the second half of a gated weight."""
     column, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, INNER)
     live = column < width
     at = weight + column.to(tl.int64)[:, None] * weight_row + k[None, :]
@@ -66,18 +66,17 @@ def gemv_kernel(
     if LORA:
         adapter = tl.load(adapters)
         rank, r = tl.load(ranks + adapter), tl.arange(0, RANKS)
-        pool = tl.load(pool_rows + adapter * table_row + r, r < rank, other=0).to(tl.int64)
+        pool = tl.load(pool_rows + adapter * table_row + r, r < table_row, other=0).to(tl.int64)
         b_at = b + pool[None, :] * b_row + column[:, None]
         has = live[:, None] & (r < rank)[None, :]
         b_tile = tl.load(b_at, has, other=0.0)
         b_other = tl.load(b_at + width, has, other=0.0) if GATED else b_tile
     begin(EARLY)
     if LORA:
-        first_parts = parts_of(shrunk, rank, splits, part_size, SPLITS, RANKS)
-        if SLICES > 1:
-            second_parts = parts_of(shrunk + slice_size, rank, splits, part_size, SPLITS, RANKS)
-        if SLICES > 2:
-            third_parts = parts_of(shrunk + 2 * slice_size, rank, splits, part_size, SPLITS, RANKS)
+        low = tl.program_id(0) * COLUMNS
+        at_parts = shrunk + ((low >= n0).to(tl.int32) + (low >= n0 + n1).to(tl.int32)) * slice_size
+        parts = parts_of(at_parts, rank, splits, part_size, SPLITS, RANKS)
+        up_parts = parts_of(at_parts + slice_size, rank, splits, part_size, SPLITS, RANKS) if GATED else parts
     acc = tl.zeros([COLUMNS, INNER], tl.float32)
     up = tl.zeros([COLUMNS, INNER], tl.float32)
     squares = tl.zeros([INNER], tl.float32)
@@ -89,16 +88,9 @@ def gemv_kernel(
         acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, first + k, inner, NORM, GATED)
     y, z = tl.sum(acc, 1), tl.sum(up, 1)
     if LORA:
-        half = tl.sum(first_parts, 0)[None, :]
-        if SLICES > 1:
-            second = tl.sum(second_parts, 0)[None, :]
-            if GATED:
-                z += tl.sum(second * b_other.to(tl.float32), 1)
-            else:
-                half = tl.where((column >= n0)[:, None], second, half)
-        if SLICES > 2:
-            half = tl.where((column >= n0 + n1)[:, None], tl.sum(third_parts, 0)[None, :], half)
-        y += tl.sum(half * b_tile.to(tl.float32), 1)
+        y += tl.sum(tl.sum(parts, 0)[None, :] * b_tile.to(tl.float32), 1)
+        if GATED:
+            z += tl.sum(tl.sum(up_parts, 0)[None, :] * b_other.to(tl.float32), 1)
     if NORM:
         scale = tl.rsqrt(tl.sum(squares, 0) / inner + epsilon)
         y, z = y * scale, z * scale
@@ -136,11 +128,13 @@ def gemv(
     inner, width = x.shape[1], weight.shape[0] // (2 if gated else 1)
     tiles = tiles or gemv_tiles(width, inner, gated)
     adapter: tuple[object, ...] = (None,) * 5 + (0,) * 7
-    splits = ranks = slices = 1
+    splits = ranks = 1
     if lora is not None:
         at, splits, ranks = lora.routing, lora.shrunk.shape[0], next_power_of_2(lora.routing.pool_rows.shape[1])
-        n0, n1, slices = *(*lora.widths, 0)[:2], len(lora.widths)
-        slice_size = lora.shrunk.shape[2] // slices
+        n0, n1 = (*lora.widths, 0)[:2]
+        slice_size = lora.shrunk.shape[2] // len(lora.widths)
+        while any(n % tiles.columns for n in lora.widths):  # a program's columns lie in one slice
+            tiles = replace(tiles, columns=tiles.columns // 2)
         adapter = (
             lora.shrunk, lora.b, at.adapters, at.pool_rows, at.ranks, splits, n0, n1, slice_size, lora.shrunk.stride(0),
             lora.b.stride(0), at.pool_rows.stride(0),
@@ -148,7 +142,7 @@ def gemv(
     gemv_kernel[(triton.cdiv(width, tiles.columns),)](
         out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0), *adapter,
         NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
-        LORA=lora is not None, SLICES=slices, SPLITS=MOST_PARTS, RANKS=max(ranks, 8),
+        LORA=lora is not None, SPLITS=MOST_PARTS, RANKS=max(ranks, 8),
         COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
         maxnreg=REGISTERS // (32 * tiles.warps) if lora is not None and tiles.warps == 8 else None,
     )

@@ -31,7 +31,7 @@ class Tiles:
     gate_warps: int
 
 
-BY_TILE = {8: Tiles(12, 512, 4, 256, 1, 4), 16: Tiles(12, 512, 4, 128, 4, 4), 64: Tiles(6, 128, 8, 128, 4, 4)}
+BY_TILE = {8: Tiles(12, 512, 4, 128, 2, 4), 16: Tiles(12, 512, 4, 128, 4, 4), 64: Tiles(6, 128, 8, 128, 4, 4)}
 
 
 @triton.jit(do_not_specialize=['tokens', 'splits'])
@@ -48,7 +48,8 @@ def shrink_kernel(
     s, first_rank = tl.program_id(1) // RANK_TILES, (tl.program_id(1) % RANK_TILES) * RANKS
     rank = tl.load(ranks + adapter)
     r = first_rank + tl.arange(0, RANKS)
-    pool = tl.load(pool_rows + adapter * table_row + r, r < rank, other=0).to(tl.int64)
+    # not masked by the rank, which would have to be there first
+    pool = tl.load(pool_rows + adapter * table_row + r, r < table_row, other=0).to(tl.int64)
     begin(EARLY)
     if (count == 0) | (first_rank >= rank):
         return
@@ -88,23 +89,23 @@ def sum_parts(
 
 
 @triton.jit
-def ranks_of(columns, inside, table, first, rank, b_row, RANKS: tl.constexpr):
+def ranks_of(columns, inside, table, first, room, rank, b_row, RANKS: tl.constexpr):
     """Ranks [first, first + RANKS) of B: `columns`, pointers [1, COLUMNS] to the pool's first row."""
     r = first + tl.arange(0, RANKS)
-    pool = tl.load(table + r, r < rank, other=0).to(tl.int64)
+    pool = tl.load(table + r, r < room, other=0).to(tl.int64)  # not masked by the rank, to have it sooner
     return tl.load(columns + pool[:, None] * b_row, (r < rank)[:, None] & inside[None, :], other=0.0)
 
 
 @triton.jit
 def product(
-    half, b_tile, shrunk, live, columns, inside, table, rank, part_size, splits, b_row,
+    half, b_tile, shrunk, live, columns, inside, table, room, rank, part_size, splits, b_row,
     RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """An adapter's share of a tile, [TILE, COLUMNS]: first halves times B; half, b_tile: those of its first RANKS."""
     acc = tl.dot(half.to(b_tile.dtype), b_tile, input_precision=PRECISION)
     if RANK_TILES > 1:
         for first in range(RANKS, rank, RANKS):
-            b_tile = ranks_of(columns, inside, table, first, rank, b_row, RANKS)
+            b_tile = ranks_of(columns, inside, table, first, room, rank, b_row, RANKS)
             half = sum_parts(shrunk, live, first, rank, part_size, splits, TILE, RANKS, PARTS)
             acc = tl.dot(half.to(b_tile.dtype), b_tile, acc, input_precision=PRECISION)
     return acc
@@ -138,7 +139,7 @@ def expand_kernel(
     row, column = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
     live, inside = row < count, column < width
     table, columns = pool_rows + adapter * table_row, b + (offset + column)[None, :]
-    b_tile = ranks_of(columns, inside, table, 0, rank, b_row, RANKS)  # waits for nobody
+    b_tile = ranks_of(columns, inside, table, 0, table_row, rank, b_row, RANKS)  # waits for nobody
     begin(EARLY)
     if (count == 0) | (rank == 0):
         return
@@ -147,8 +148,8 @@ def expand_kernel(
     shrunk = part + token * part_row + s * RANK_TILES * RANKS
     half = sum_parts(shrunk, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
     added = product(
-        half, b_tile, shrunk, live, columns, inside, table, rank, part_size, splits, b_row, RANK_TILES, TILE, RANKS,
-        PARTS, PRECISION,
+        half, b_tile, shrunk, live, columns, inside, table, table_row, rank, part_size, splits, b_row, RANK_TILES, TILE,
+        RANKS, PARTS, PRECISION,
     )
     at = y + token[:, None] * y_row + (offset + column)[None, :]
     mask = live[:, None] & inside[None, :]
@@ -173,8 +174,8 @@ def gate_kernel(
     table, part_size = pool_rows + adapter * table_row, tl.cast(tokens, tl.int64) * part_row
     column = span * SPAN * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
-    gate_b = ranks_of(b + column[None, :], inside, table, 0, rank, b_row, RANKS)  # waits for nobody
-    up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, rank, b_row, RANKS)
+    gate_b = ranks_of(b + column[None, :], inside, table, 0, table_row, rank, b_row, RANKS)  # waits for nobody
+    up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, table_row, rank, b_row, RANKS)
     begin(EARLY)
     if count == 0:
         return
@@ -186,20 +187,20 @@ def gate_kernel(
         if step > 0:
             column += COLUMNS
             inside = column < width
-            gate_b = ranks_of(b + column[None, :], inside, table, 0, rank, b_row, RANKS)
-            up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, rank, b_row, RANKS)
+            gate_b = ranks_of(b + column[None, :], inside, table, 0, table_row, rank, b_row, RANKS)
+            up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, table_row, rank, b_row, RANKS)
         mask = live[:, None] & inside[None, :]
         at = y + token[:, None] * y_row + column[None, :]
         gate = tl.load(at, mask, other=0.0)
         up = tl.load(at + width, mask, other=0.0)
         added = product(
-            gate_half, gate_b, gates, live, b + column[None, :], inside, table, rank, part_size, splits, b_row,
-            RANK_TILES, TILE, RANKS, PARTS, PRECISION,
+            gate_half, gate_b, gates, live, b + column[None, :], inside, table, table_row, rank, part_size, splits,
+            b_row, RANK_TILES, TILE, RANKS, PARTS, PRECISION,
         )
         gate = add_rounded(gate, added)
         added = product(
-            up_half, up_b, ups, live, b + (width + column)[None, :], inside, table, rank, part_size, splits, b_row,
-            RANK_TILES, TILE, RANKS, PARTS, PRECISION,
+            up_half, up_b, ups, live, b + (width + column)[None, :], inside, table, table_row, rank, part_size, splits,
+            b_row, RANK_TILES, TILE, RANKS, PARTS, PRECISION,
         )
         up = add_rounded(up, added)
         active = silu(gate.to(tl.float32), y.dtype.element_ty == tl.float32).to(y.dtype.element_ty).to(tl.float32)
