@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from swiftlite.checkpoint.native import share
-from swiftlite.train.output import LOG_FILE, write_args
+from swiftlite.train.output import LOG_FILE
 
 ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
 
@@ -129,20 +128,6 @@ class Events(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.writer.close()
-
-
-class SavedArgs(TrainerCallback):
-    """Copies sft_args.json into every checkpoint, and lets others read its weights as the umask says."""
-
-    def __init__(self, record: dict[str, Any]):
-        self.record = record
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f'checkpoint-{state.global_step}'
-        if state.is_world_process_zero and folder.is_dir():
-            write_args(folder, self.record)
-            for file in folder.glob('*.safetensors'):
-                share(file)
 
 
 def progress_bar(info: str = '') -> Any:

@@ -1,6 +1,5 @@
 """The network to train: a native transformers class, with an adapter or whole."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from swiftlite.train.kernels import install_kernels
 from swiftlite.train.loss import install_loss
 from swiftlite.train.noise import add_noise
 from swiftlite.train.quantized import keep_as_they_are, quantization, size
-from swiftlite.train.ranks import say, world_size
+from swiftlite.train.ranks import say
 from swiftlite.train.tuners import add_adapter, freeze
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
@@ -75,8 +74,6 @@ def ready(model: Any) -> Any:
 
 def pass_overhead(model: nn.Module) -> float:
     """What a forward and backward pass costs beyond its tokens, in tokens: seconds to start it / seconds a token."""
-    if world_size() > 1:
-        return math.inf  # all processes must take the same number of passes
     flops = 4e14 if torch.cuda.is_available() else 1e11
     start = 0.04 if torch.cuda.is_available() else 0.01
     return start * flops / (6 * parameter_counts(model)[1])

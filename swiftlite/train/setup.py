@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.train.callbacks import Events, RunLog, SavedArgs
+from swiftlite.train.callbacks import Events, RunLog
 from swiftlite.train.collate import Collator
 from swiftlite.train.model import pass_overhead
 from swiftlite.train.packing import Rows
@@ -27,8 +27,12 @@ def make_trainer(
     folder: Path,
     train_data: Rows,
     eval_data: Rows | None = None,
+    record: dict[str, Any] | None = None,
 ) -> SftTrainer:
-    """A trainer that writes into `folder`; `save_dtype` is that of full weights, None for an adapter."""
+    """A trainer that writes into `folder`, checkpoints with `record` as sft_args.json.
+
+    `save_dtype` is that of full weights, None for an adapter.
+    """
     trainer = SftTrainer(
         model=model,
         args=training_arguments(args, folder, schedule, dtype, eval_data is not None),
@@ -37,6 +41,7 @@ def make_trainer(
         eval_dataset=eval_data,
         tokenizer=tokenizer,
         save_dtype=save_dtype,
+        record=record,
         group_by_length=args.group_by_length,
         lora_lr_ratio=args.lora_lr_ratio,
     )
@@ -45,11 +50,10 @@ def make_trainer(
     return trainer
 
 
-def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path, record: dict[str, Any]) -> RunLog:
+def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path) -> RunLog:
     log = RunLog(folder, trainer)
     trainer.pop_callback(transformers.PrinterCallback)
-    for callback in (log, SavedArgs(record)):
-        trainer.add_callback(callback)
+    trainer.add_callback(log)
     if 'tensorboard' in (args.report_to or []) and is_main():
         try:
             trainer.add_callback(Events(folder))

@@ -70,8 +70,8 @@ def run(args: SftArgs) -> dict[str, Any]:
     folder = shared_folder(args, source)
     if is_main():
         write_args(folder, record)
-    trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data)
-    log = add_callbacks(trainer, args, folder, record)
+    trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record)
+    log = add_callbacks(trainer, args, folder)
     unit = 'packs' if args.packing else 'rows'
     say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} {unit}, output in {folder}')
     try:

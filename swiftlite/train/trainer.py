@@ -1,55 +1,56 @@
-"""The transformers Trainer with a token-weighted loss, batches cut by length and checkpoints in the base's dtype."""
+"""The transformers Trainer with a token-weighted loss over batches cut by length."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer
+from torch.utils.data import DataLoader
 
 from swiftlite.errors import SwiftliteError
+from swiftlite.template import IGNORE
+from swiftlite.train.checkpoints import Checkpoints
 from swiftlite.train.collate import BatchSampler
 from swiftlite.train.packing import Rows
-from swiftlite.train.tuners import parameter_groups, rebase, restore
+from swiftlite.train.shares import Order, Shares
+from swiftlite.train.tuners import parameter_groups
 
-MASTER = 'master_weights.safetensors'
+COUNTS = ('correct', 'trained', 'tokens')
 BATCHES_TOGETHER = 50  # of similar rows, with --group_by_length
 
 
-class SftTrainer(Trainer):
+class SftTrainer(Checkpoints):
     """Loss = summed cross entropy / trained tokens of the whole global batch, over accumulation and processes.
 
     Args:
-        tokenizer: saved beside full weights (given as `processing_class` the Trainer would change the model's ids).
-        save_dtype: dtype of saved full weights; None when only an adapter is trained. Where it is not fp32 the fp32
-            weights are saved too, since training continues from them.
         group_by_length: make batches of rows of similar length.
         lora_lr_ratio: learning rate of an adapter's B as a multiple of that of the rest (LoRA+).
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        tokenizer: Any,
-        save_dtype: torch.dtype | None = None,
-        group_by_length: bool = False,
-        lora_lr_ratio: float | None = None,
-        **kwargs: Any,
-    ):
+    def __init__(self, *args: Any, group_by_length: bool = False, lora_lr_ratio: float | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.tokenizer = tokenizer
-        self.save_dtype = save_dtype
         self.group_by_length = group_by_length
         self.lora_lr_ratio = lora_lr_ratio
         self.model_accepts_loss_kwargs = True  # the loss is normalised over the accumulated batch
         self.tokens_seen = 0  # real input tokens of this process
         self._correct: torch.Tensor | int = 0
         self._trained = 0
+
+    def progress(self) -> dict[str, float]:
+        counts = torch.tensor([float(self._correct), self._trained, self.tokens_seen], dtype=torch.float64)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts.long().to(self.args.device), 'sum')
+        return super().progress() | dict(zip(COUNTS, counts.long().tolist(), strict=True))
+
+    def go_on(self, progress: dict[str, float]) -> None:
+        super().go_on(progress)
+        if self.args.process_index == 0:
+            self._correct, self._trained, self.tokens_seen = (int(progress[name]) for name in COUNTS)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         names = super().get_decay_parameter_names(model)
@@ -65,33 +66,71 @@ class SftTrainer(Trainer):
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(model)
 
-    def _get_train_sampler(self, train_dataset: Rows | None = None) -> BatchSampler:
-        return BatchSampler(
-            (train_dataset or self.train_dataset).lengths,
-            self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
-            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+    def get_train_dataloader(self) -> DataLoader:
+        args = self.args
+        order = BatchSampler(
+            self.train_dataset.lengths,
+            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            args.data_seed if args.data_seed is not None else args.seed,
             epoch=lambda: int((self.state.epoch or 0) + 1e-6),
             together=BATCHES_TOGETHER if self.group_by_length else 1,
         )
+        return self._loader(self.train_dataset, order, args.per_device_train_batch_size)
 
-    def _get_eval_sampler(self, eval_dataset: Rows) -> list[int]:
-        return eval_dataset.lengths.argsort(kind='stable')[::-1].tolist()
+    def get_eval_dataloader(self, eval_dataset: Rows | None = None) -> DataLoader:
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        order = rows.lengths.argsort(kind='stable')[::-1].tolist()
+        return self._loader(rows, order, self.args.per_device_eval_batch_size)
+
+    def _loader(self, rows: Any, order: Order, size: int) -> DataLoader:
+        shares = Shares(order, size, self.args.process_index, self.args.world_size)
+        return DataLoader(
+            rows, batch_sampler=shares, collate_fn=self._collate, pin_memory=self.args.dataloader_pin_memory
+        )
+
+    def _collate(self, rows: list[Any]) -> dict[str, Any]:
+        return self.data_collator(rows) if rows else {'passes': [], 'tokens': 0}
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor | int]:
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        count: torch.Tensor | int = sum(part['targets'].numel() for batch in batches for part in batch['passes'])
+        batches = list(islice(epoch_iterator, num_batches))
         self.tokens_seen += sum(batch.pop('tokens') for batch in batches)
-        if self.args.world_size > 1:
-            count = self.accelerator.reduce(torch.tensor(count, device=device), 'sum')
-        return batches, count
+        return batches, self._equal_passes(batches)
+
+    def _equal_passes(self, batches: list[dict[str, Any]]) -> torch.Tensor | int:
+        """Trained tokens of `batches` in all processes; afterwards all of them make equally many passes.
+
+        They meet in every pass (weights that are shared out are gathered), so one that has fewer makes empty ones.
+        """
+        count = sum(part['targets'].numel() for batch in batches for part in batch['passes'])
+        if self.args.world_size == 1:
+            return count
+        mine = torch.tensor([[count, *(len(batch['passes']) for batch in batches)]], device=self.args.device)
+        counts = self.accelerator.gather(mine)  # [processes, 1 + batches]
+        for batch, most in zip(batches, counts[:, 1:].amax(0).tolist(), strict=True):
+            missing = most - len(batch['passes'])
+            if missing:
+                blank = np.zeros(1, dtype=np.int64), np.full(1, IGNORE, dtype=np.int64)
+                batch['passes'] += [self.data_collator([blank])['passes'][0]] * missing
+        return counts[:, 0].sum()
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        device = self.args.device
+        return {n: x.to(device, non_blocking=True) if isinstance(x, torch.Tensor) else x for n, x in inputs.items()}
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        losses = [super(SftTrainer, self).training_step(model, part, num_items_in_batch) for part in inputs['passes']]
-        return torch.stack(losses).sum()
+        *passes, last = inputs['passes']
+        state, syncs = self.accelerator.gradient_state, self.accelerator.sync_gradients
+        total = torch.zeros((), device=self.args.device)
+        for part in passes:  # gradients of all passes are summed up before processes exchange them
+            state._set_sync_gradients(False)
+            with self.accelerator.no_sync(model) if syncs else nullcontext():
+                total += super().training_step(model, part, num_items_in_batch)
+        state._set_sync_gradients(syncs)
+        return total + super().training_step(model, last, num_items_in_batch)
 
     def compute_loss(
         self,
@@ -142,6 +181,7 @@ class SftTrainer(Trainer):
         totals = torch.zeros(3, dtype=torch.float32, device=self.args.device)  # loss, correct, tokens
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
+                self._equal_passes([batch])
                 for part in batch['passes']:
                     outputs = self.model(**self._prepare_inputs(part))
                     totals[:2] += torch.stack([outputs['loss_sum'], outputs['correct'].float()])
@@ -158,38 +198,3 @@ class SftTrainer(Trainer):
         control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         self.control = control
         return metrics
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        if self.save_dtype is None:
-            super()._save(output_dir, state_dict)
-            rebase(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        model = self.accelerator.unwrap_model(self.model)
-        cast: dict[int, torch.Tensor] = {}  # tied weights stay tied
-        state = {
-            name: cast.setdefault(tensor.data_ptr(), tensor.to(self.save_dtype))
-            for name, tensor in (state_dict or model.state_dict()).items()
-        }
-        super()._save(str(folder), state)
-        self.tokenizer.save_pretrained(str(folder))
-        file = folder / 'config.json'
-        config = json.loads(file.read_text(encoding='utf-8'))
-        config.pop('torch_dtype', None)
-        config['dtype'] = str(self.save_dtype).removeprefix('torch.')
-        config['use_cache'] = True  # off while training
-        file.write_text(json.dumps(config, ensure_ascii=False, indent=2) + '\n', encoding='utf-8')
-        if self.save_dtype != torch.float32 and not self.args.save_only_model:
-            save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, str(folder / MASTER))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if hasattr(self.model, 'adapter_start'):
-            restore(self.model, Path(resume_from_checkpoint))
-            return
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        file = Path(resume_from_checkpoint) / MASTER
-        if self.save_dtype is not None and file.is_file():
-            weights = load_file(str(file))
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    parameter.copy_(weights[name])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from swiftlite.train.trainer import MASTER
+from swiftlite.train.checkpoints import MASTER
 
 
 def losses(folder: Path) -> list[float]:

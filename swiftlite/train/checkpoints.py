@@ -1,0 +1,206 @@
+"""Checkpoints of a run: folders that appear whole, and are the same whatever processes wrote them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_callback import ExportableState
+
+from swiftlite.checkpoint.native import share
+from swiftlite.train.output import STATE_FILE, write_args
+from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights
+from swiftlite.train.tuners import rebase, restore
+
+MASTER = 'master_weights.safetensors'
+PROGRESS = 'progress.json'
+PART = '.part'  # behind the name of a folder that is being written
+
+
+class Checkpoints(Trainer):
+    """The part of the trainer that saves and goes on.
+
+    Args:
+        tokenizer: saved beside full weights (given as `processing_class` the Trainer would change the model's ids).
+        save_dtype: dtype of saved full weights; None when only an adapter is trained. Where it is not fp32 the fp32
+            weights are saved too, since training continues from them.
+        record: contents of sft_args.json.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        tokenizer: Any,
+        save_dtype: torch.dtype | None = None,
+        record: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.tokenizer, self.save_dtype, self.record = tokenizer, save_dtype, record
+        self.gone_on_from: Path | None = None
+        self.add_callback(GoesOn(self))
+
+    def progress(self) -> dict[str, float]:
+        """Sums that the next line of the log is made of, of all processes; collective."""
+        return {'loss': self._mean(self._tr_loss), 'logged_at': self._globalstep_last_logged,
+                'total_loss': self._total_loss_scalar}  # fmt: skip
+
+    def go_on(self, progress: dict[str, float]) -> None:
+        """Take up what `progress` gave."""
+        self._tr_loss += progress['loss']
+        self._globalstep_last_logged = int(progress['logged_at'])
+        self._total_loss_scalar = progress['total_loss']
+
+    def _mean(self, value: torch.Tensor) -> float:
+        return float(self.accelerator.reduce(value, 'mean') if self.args.world_size > 1 else value)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write into a folder beside, which gets its name in one step: a checkpoint is whole or not there."""
+        folder = Path(self.args.output_dir) / f'checkpoint-{self.state.global_step}'
+        part = folder.with_name(f'{folder.name}{PART}')
+        main, wait = self.args.should_save, self.accelerator.wait_for_everyone
+        if main:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        wait()
+        self.save_model(str(part), _internal_call=True)
+        if self.state.best_global_step:
+            best = folder.with_name(f'checkpoint-{self.state.best_global_step}')
+            if best == folder or best.is_dir():
+                self.state.best_model_checkpoint = str(best)
+        if not self.args.save_only_model:
+            self._save_optimizer_and_scheduler(str(part))
+            self._save_scaler(str(part))
+            self._save_rng_state(str(part))
+        progress = self.progress()
+        wait()
+        if main:
+            (part / PROGRESS).write_text(json.dumps(progress) + '\n', encoding='utf-8')
+            if self.record is not None:
+                write_args(part, self.record)
+            self._save_state(part)
+            appear(part, folder)
+            rotate(folder.parent, self.args.save_total_limit, self.state.best_model_checkpoint)
+        wait()
+
+    def _save_state(self, folder: Path) -> None:
+        for callback in (*self.callback_handler.callbacks, self.control):
+            if isinstance(callback, ExportableState):
+                kept, name = self.state.stateful_callbacks, type(callback).__name__
+                if isinstance(kept[name], list):
+                    kept[name].append(callback.state())
+                else:
+                    kept[name] = callback.state()
+        self.state.save_to_json(str(folder / STATE_FILE))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        named: Any = self.model.named_parameters(remove_duplicate=False)
+        if self.save_dtype is None:
+            named = ((name, parameter) for name, parameter in named if parameter.requires_grad)
+        self._save(output_dir, gathered(named, self.args.should_save))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        if self.save_dtype is None:
+            super()._save(output_dir, state_dict)
+            rebase(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        model = self.accelerator.unwrap_model(self.model)
+        whole = state_dict or model.state_dict()
+        cast: dict[int, torch.Tensor] = {}  # tied weights stay tied
+        state = {name: cast.setdefault(x.data_ptr(), x.to(self.save_dtype)) for name, x in whole.items()}
+        super()._save(str(folder), state)
+        self.tokenizer.save_pretrained(str(folder))
+        file = folder / 'config.json'
+        config = json.loads(file.read_text(encoding='utf-8'))
+        config.pop('torch_dtype', None)
+        config['dtype'] = str(self.save_dtype).removeprefix('torch.')
+        config['use_cache'] = True  # off while training
+        file.write_text(json.dumps(config, ensure_ascii=False, indent=2) + '\n', encoding='utf-8')
+        if self.save_dtype != torch.float32 and not self.args.save_only_model and not self.is_deepspeed_enabled:
+            named = [name for name, _ in model.named_parameters()]
+            save_file({name: whole[name].detach().contiguous() for name in named}, str(folder / MASTER))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = gathered_optimizer(self.optimizer, self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / 'optimizer.pt')
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / 'scheduler.pt')
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        network = self.accelerator.unwrap_model(self.model)
+        if hasattr(network, 'adapter_start'):
+            restore(network, folder)
+            return
+        parameters: Any = dict(network.named_parameters())
+        if isinstance(network, PeftModel):
+            # the names of the file, for the parameters themselves
+            parameters = get_peft_model_state_dict(network, state_dict=parameters)
+        kept = [folder / MASTER] if (folder / MASTER).is_file() else sorted(folder.glob('*model*.safetensors'))
+        load_weights(parameters, kept)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.gone_on_from = Path(checkpoint)
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_optimizer(self.optimizer, torch.load(Path(checkpoint) / 'optimizer.pt', mmap=True, weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / 'scheduler.pt', weights_only=True))
+
+
+class GoesOn(TrainerCallback):
+    """Random numbers differ between processes; what the log had summed up is taken up again."""
+
+    def __init__(self, trainer: Checkpoints):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            set_seed(args.seed + args.process_index)
+        folder = self.trainer.gone_on_from
+        if folder is not None and (folder / PROGRESS).is_file():
+            self.trainer.go_on(json.loads((folder / PROGRESS).read_text(encoding='utf-8')))
+
+
+def appear(part: Path, folder: Path) -> None:
+    """Give a folder that is complete on disk its name; one that had the name is gone."""
+    for file in part.rglob('*'):
+        if file.is_file():
+            if file.suffix == '.safetensors':
+                share(file)
+            with file.open('rb') as stream:
+                os.fsync(stream.fileno())
+    if folder.is_dir():
+        old = folder.with_name(f'{folder.name}.old{PART}')
+        folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        part.rename(folder)
+
+
+def rotate(folder: Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints until `limit` are left; the best and the newest stay."""
+    found = sorted(folder.glob('checkpoint-*'), key=lambda path: path.name)
+    numbers = {int(path.name.split('-')[1]): path for path in found if path.name.split('-')[1].isdigit()}
+    kept = {max(numbers, default=0), *(n for n, path in numbers.items() if best and path == Path(best))}
+    for number in sorted(numbers.keys() - kept):
+        if limit is None or len(numbers) <= limit:
+            return
+        shutil.rmtree(numbers.pop(number), ignore_errors=True)
