@@ -9,6 +9,7 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError, nearest
 
 CHAT = 'chat'
+FILLED = ('eval_steps', 'save_steps', 'sample_steps', 'eval_batch_size', 'greater_is_better')  # from others
 # flags of sft that have no part in a measurement: nothing is held out, written or gone on from
 # tuners that have no like in transformers and peft alone
 OURS = (
@@ -23,6 +24,7 @@ UNREAD = (
     'num_train_epochs',
     'max_steps',
     'eval_batch_size',
+    'dump_prompt',
 )
 
 
@@ -82,7 +84,7 @@ class TrainBenchArgs(SftArgs):
         object.__setattr__(self, 'dataset', given)
         for f in fields(SftArgs):
             unread = f.name in UNREAD or (f.metadata and f.metadata['group'] == 'results')
-            if unread and f.name not in ('eval_steps', 'save_steps', 'eval_batch_size') and self.changed([f.name]):
+            if unread and f.name not in FILLED and self.changed([f.name]):
                 raise UsageError(
                     f"--{f.name} is a flag of 'swiftlite sft': nothing is held out or kept by 'bench train'"
                 )

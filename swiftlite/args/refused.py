@@ -10,7 +10,7 @@ UPLOAD = "upload the folder with the hub's own client"
 QLORA = 'models are run in bf16, fp16 or fp32'
 FOUR_BITS = '4 bits are those of bitsandbytes, nf4 or fp4'
 TUNERS = '--sft_type is lora or full'
-SPREAD = 'several GPUs train data-parallel, with NPROC_PER_NODE'
+SPREAD = 'several GPUs train data-parallel, with NPROC_PER_NODE, and share the weights out with --fsdp'
 IN_MEMORY = 'data sets are read into memory'
 MERGE_ONLY = 'export merges a LoRA only'
 OPTIMIZER = 'the optimizer is AdamW'
@@ -111,8 +111,7 @@ SFT = table(
     refused(FOUR_BITS, 'bnb_4bit_quant_storage hqq_axis hqq_dynamic_config_path quantization_config'),
     refused(
         LATER,
-        """resume_only_model
-        metric_warmup_step early_stop early_stop_interval loss_name loss_type ref_model_type full_determinism
+        """metric_warmup_step early_stop loss_name loss_type ref_model_type full_determinism
         ignore_data_skip auto_find_batch_size test_oom_error acc_steps=1 gpu_memory_fraction
         sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr
         create_checkpoint_symlink response_prefix cached_dataset""",
@@ -126,7 +125,8 @@ SFT = table(
         'train_dataset_mix_ratio=0.0 train_dataset_mix_ds=ms-bench',
     ),
     refused('write the number behind the data set: --val_dataset my.jsonl#100', 'val_dataset_sample=-1'),
-    refused(SPREAD, 'deepspeed deepspeed_config_path fsdp fsdp_config fsdp_num=1 tp=1 pp=1 zero_hpz_partition_size'),
+    refused('say it with --fsdp or --deepspeed', 'fsdp_config fsdp_num=1 zero_hpz_partition_size'),
+    refused(SPREAD, 'tp=1 pp=1'),
     refused(OPTIMIZER, 'optim=adamw_torch|adamw_torch_fused optimizer lr_scheduler_kwargs'),
     refused(
         'a token is learned or it is not: --loss_scale says which', 'use_loss_scale loss_scale_config_path=default'

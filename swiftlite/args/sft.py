@@ -6,15 +6,16 @@ from typing import ClassVar
 from swiftlite.args.fields import arg
 from swiftlite.args.groups import NumberArgs, PromptArgs, WeightsArgs
 from swiftlite.args.training_data import TrainingDataArgs
+from swiftlite.args.training_results import ResultArgs
+from swiftlite.args.training_scale import ScaleArgs
 from swiftlite.args.tuner import TunerArgs
 from swiftlite.errors import UsageError
 
 SCHEDULES = ('cosine', 'linear', 'constant', 'constant_with_warmup', 'polynomial', 'cosine_with_restarts')
-REPORTS = ('tensorboard', 'none')
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
+class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
     """Fine-tune a model: a LoRA, or all of its weights."""
 
     summary: ClassVar[str] = 'Fine-tune a model on conversations: a LoRA, or all of its weights.'
@@ -91,15 +92,6 @@ class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
     )
     seed: int = arg(42, 'of every random choice', group='training', low=0, high=2**32 - 1)
 
-    eval_steps: int = arg(
-        None, 'steps between held-out losses', group='results', low=1, shown='50 for a LoRA, 200 for full'
-    )
-    save_steps: int = arg(None, 'steps between checkpoints', group='results', low=1, shown='--eval_steps')
-    save_total_limit: int | None = arg(2, 'checkpoints kept: the best and the last', group='results', low=1)
-    logging_steps: int = arg(5, 'steps between lines of the log', group='results', low=1)
-    report_to: list[str] = arg(['tensorboard'], 'tensorboard or none', group='results', choices=REPORTS)
-    resume_from_checkpoint: str | None = arg(None, 'checkpoint folder to go on from', group='results')
-
     def check(self) -> None:
         super().check()
         if not self.dataset:
@@ -113,6 +105,8 @@ class SftArgs(TunerArgs, TrainingDataArgs, NumberArgs, PromptArgs, WeightsArgs):
         ):
             self.fill(name, value)
         self.fill('save_steps', self.eval_steps)
+        if self.sample_prompts:
+            self.fill('sample_steps', self.eval_steps)
         if self.max_steps == 0:
             raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
         self._check_packing()

@@ -223,6 +223,8 @@ def cases(args: TrainBenchArgs) -> list[Case]:
             try:
                 found.append(Case(engine, switches, args.training(**switches), args.num_warmups))
             except UsageError as error:  # combinations that sft refuses, too
+                if not own:
+                    raise
                 if is_main():
                     print(f'left out {switches}: {error}')
     return found

@@ -1,10 +1,12 @@
 """Cross entropy of the trained positions only, without keeping their logits."""
 
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from swiftlite.template import IGNORE
 from swiftlite_kernels import cross_entropy
@@ -79,7 +81,7 @@ def linear_cross_entropy(
 
     A head that says `fused_loss` has its loss computed by the kernels.
     """
-    if type(head) is not nn.Linear or head.bias is not None:
+    if not is_linear(head) or head.bias is not None:
         logits = head(hidden).float()
         logits = softcap * torch.tanh(logits / softcap) if softcap else logits
         return nn.functional.cross_entropy(logits, targets, reduction='sum'), (logits.argmax(-1) == targets).sum()
@@ -89,6 +91,11 @@ def linear_cross_entropy(
     with torch.autocast(kind, enabled=False):
         fused = getattr(head, 'fused_loss', False)
         return LinearCrossEntropy.apply(hidden, head.weight, targets, dtype, torch.is_grad_enabled(), softcap, fused)
+
+
+def is_linear(head: nn.Module) -> bool:
+    """A plain linear layer, also where processes share its weight out; no adapted or quantized one."""
+    return type(head) is nn.Linear or (isinstance(head, FSDPModule) and type(head).__bases__[-1] is nn.Linear)
 
 
 def install_loss(model: nn.Module) -> None:
@@ -115,7 +122,19 @@ def install_loss(model: nn.Module) -> None:
         hidden = self.base_model(input_ids=input_ids, use_cache=False, **where).last_hidden_state  # [B, L, H]
         picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
         softcap = getattr(self.config, 'final_logit_softcapping', None) or 0.0
-        loss_sum, correct = linear_cross_entropy(picked, self.get_output_embeddings(), targets, softcap)
+        head = self.get_output_embeddings()
+        # a linear head computes it in its own forward pass, around which its weight is gathered and let go
+        compute = head if is_linear(head) else partial(linear_cross_entropy, head=head)
+        loss_sum, correct = compute(picked, targets=targets, softcap=softcap)
         return {'loss_sum': loss_sum, 'correct': correct}
 
     model.forward = MethodType(forward, model)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    logits = head.forward
+
+    def head_forward(
+        self: Any, hidden: torch.Tensor, targets: torch.Tensor | None = None, softcap: float = 0.0
+    ) -> Any:
+        return logits(hidden) if targets is None else linear_cross_entropy(hidden, self, targets, softcap)
+
+    head.forward = MethodType(head_forward, head)

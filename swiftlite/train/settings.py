@@ -3,12 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError
+from swiftlite.train.deepspeed import deepspeed_config
 from swiftlite.train.ranks import world_size
 
 ROWS = 16  # of a step, where neither --batch_size nor --gradient_accumulation_steps is given
@@ -82,8 +84,8 @@ def training_arguments(
         save_strategy='steps',
         save_steps=args.save_steps,
         save_total_limit=args.save_total_limit,
-        metric_for_best_model='loss' if evaluate else None,
-        greater_is_better=False if evaluate else None,
+        metric_for_best_model=args.metric_for_best_model if evaluate else None,
+        greater_is_better=args.greater_is_better if evaluate else None,
         seed=args.seed,
         data_seed=args.dataset_seed,
         remove_unused_columns=False,
@@ -93,8 +95,32 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         report_to='none',
         disable_tqdm=True,
+        **sharing(args, dtype),
     )
     if arguments.world_size == 1:
         arguments.device  # noqa: B018 (sets the number of GPUs)
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU
     return arguments
+
+
+def sharing(args: SftArgs, dtype: torch.dtype) -> dict[str, Any]:
+    """The TrainingArguments that share weights out to the processes.
+
+    Raises:
+        UsageError: there is one process only, or DeepSpeed is not installed.
+    """
+    chosen = '--fsdp' if args.fsdp else '--deepspeed' if args.deepspeed else None
+    if chosen is None:
+        return {}
+    if world_size() == 1:
+        raise UsageError(f'{chosen} shares weights out to several processes: set NPROC_PER_NODE=2, or leave it out')
+    if args.deepspeed:
+        return {'deepspeed': deepspeed_config(args.deepspeed, dtype)}
+    return {
+        'fsdp': True,
+        'fsdp_config': {
+            'version': 2,
+            'reshard_after_forward': 'full_shard' in args.fsdp,
+            'cpu_offload': 'offload' in args.fsdp,
+        },
+    }

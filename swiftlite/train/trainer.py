@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 
 from swiftlite.errors import SwiftliteError
@@ -65,6 +66,14 @@ class SftTrainer(Checkpoints):
             groups = parameter_groups(list(model.named_parameters()), decayed, rate, self.lora_lr_ratio, decay)
             self.optimizer = kind(groups, **options)
         return super().create_optimizer(model)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled and (self.args.bf16 or self.args.fp16):
+            # products in half precision; gradients are summed, and the loss is kept, in fp32
+            half = torch.bfloat16 if self.args.bf16 else torch.float16
+            policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
     def get_train_dataloader(self) -> DataLoader:
         args = self.args
@@ -177,13 +186,14 @@ class SftTrainer(Checkpoints):
     ) -> dict[str, float]:
         """Token-weighted loss and accuracy of the held-out rows; no logits are kept."""
         start = time.time()
-        self.model.eval()
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        model.eval()
         totals = torch.zeros(3, dtype=torch.float32, device=self.args.device)  # loss, correct, tokens
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 self._equal_passes([batch])
                 for part in batch['passes']:
-                    outputs = self.model(**self._prepare_inputs(part))
+                    outputs = model(**self._prepare_inputs(part))
                     totals[:2] += torch.stack([outputs['loss_sum'], outputs['correct'].float()])
                     totals[2] += part['targets'].numel()
         if self.args.world_size > 1:
