@@ -125,7 +125,9 @@ SFT = table(
         'train_dataset_mix_ratio=0.0 train_dataset_mix_ds=ms-bench',
     ),
     refused('write the number behind the data set: --val_dataset my.jsonl#100', 'val_dataset_sample=-1'),
-    refused('say it with --fsdp or --deepspeed', 'fsdp_config fsdp_num=1 zero_hpz_partition_size'),
+    refused(
+        'say it with --fsdp or --deepspeed', 'deepspeed_config_path fsdp_config fsdp_num=1 zero_hpz_partition_size'
+    ),
     refused(SPREAD, 'tp=1 pp=1'),
     refused(OPTIMIZER, 'optim=adamw_torch|adamw_torch_fused optimizer lr_scheduler_kwargs'),
     refused(

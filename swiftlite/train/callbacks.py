@@ -1,15 +1,18 @@
-"""What a run tells while it trains: progress on the terminal, logging.jsonl, TensorBoard files."""
+"""What a run tells while it trains: progress on the terminal, logging.jsonl, figures for reports."""
 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swiftlite.train.output import LOG_FILE
+from swiftlite.train.ranks import say
+from swiftlite.train.reports import Report, figures_of
 
 ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
 
@@ -19,12 +22,13 @@ class RunLog(TrainerCallback):
 
     Args:
         folder: of the run.
+        reports: get the same figures.
         tokens: the trainer, whose `tokens_seen` counts input tokens.
     """
 
-    def __init__(self, folder: Path, trainer: Any):
+    def __init__(self, folder: Path, trainer: Any, reports: Sequence[Report] = ()):
         self.file = folder / LOG_FILE
-        self.trainer = trainer
+        self.trainer, self.reports = trainer, reports
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None
         self.task: Any = None
@@ -60,22 +64,35 @@ class RunLog(TrainerCallback):
         entry = self.entry(logs, state)
         with self.file.open('a', encoding='utf-8') as stream:
             stream.write(json.dumps(entry, ensure_ascii=False) + '\n')
+        for report in self.reports:
+            report.add(figures_of(entry), state.global_step)
         if self.bar is None:
-            print(summary_line(entry), flush=True)
+            self.say(summary_line(entry))
         elif 'loss' in entry:
             self.bar.update(self.task, info=figures(entry))
         else:
-            self.bar.console.print(summary_line(entry), highlight=False)
+            self.say(summary_line(entry))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.close()
 
+    def say(self, text: str) -> None:
+        """A line above the bar, or where there is none."""
+        if self.bar is None:
+            print(text, flush=True)
+        else:
+            self.bar.console.print(text, highlight=False, markup=False)
+
     def close(self) -> None:
+        """The run has ended, in whatever way."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        for report in self.reports:
+            report.close()
+        self.reports = ()
 
     def entry(self, logs: dict[str, float], state: TrainerState) -> dict[str, Any]:
         """One line of logging.jsonl."""
@@ -99,35 +116,14 @@ class RunLog(TrainerCallback):
         return entry
 
 
-class Events(TrainerCallback):
-    """TensorBoard event files under <run>/runs.
+class EarlyStop(EarlyStoppingCallback):
+    """Ends a run whose held-out figure has not become better for a number of times, with a checkpoint."""
 
-    Raises:
-        ImportError: tensorboard is not installed.
-    """
-
-    def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder / 'runs'))
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        for name, value in (logs or {}).items():
-            if isinstance(value, int | float):
-                group = 'eval' if name.startswith('eval_') else 'train'
-                self.writer.add_scalar(f'{group}/{name.removeprefix("eval_")}', value, state.global_step)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.writer.close()
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if control.should_training_stop:
+            control.should_save = True
+            say(f'stopped early: no better for {self.early_stopping_patience} times')
 
 
 def progress_bar(info: str = '') -> Any:

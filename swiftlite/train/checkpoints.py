@@ -14,13 +14,13 @@ from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState
 
 from swiftlite.checkpoint.native import share
-from swiftlite.train.output import STATE_FILE, write_args
+from swiftlite.errors import UsageError
+from swiftlite.train.output import PART, STATE_FILE, write_args
 from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights
 from swiftlite.train.tuners import rebase, restore
 
 MASTER = 'master_weights.safetensors'
 PROGRESS = 'progress.json'
-PART = '.part'  # behind the name of a folder that is being written
 
 
 class Checkpoints(Trainer):
@@ -145,6 +145,10 @@ class Checkpoints(Trainer):
         folder = Path(resume_from_checkpoint)
         network = self.accelerator.unwrap_model(self.model)
         if hasattr(network, 'adapter_start'):
+            if self.is_fsdp_enabled and self.is_in_train:
+                raise UsageError(
+                    'an adapter that began in the weights (--init_lora_weights) goes on without --fsdp only'
+                )
             restore(network, folder)
             return
         parameters: Any = dict(network.named_parameters())
@@ -153,6 +157,10 @@ class Checkpoints(Trainer):
             parameters = get_peft_model_state_dict(network, state_dict=parameters)
         kept = [folder / MASTER] if (folder / MASTER).is_file() else sorted(folder.glob('*model*.safetensors'))
         load_weights(parameters, kept)
+
+    def take_weights(self, checkpoint: Path) -> None:
+        """Start from the weights of a checkpoint, and from nothing else of it."""
+        self._load_from_checkpoint(str(checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -171,6 +179,9 @@ class GoesOn(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.compute_steps(
+            args, state.max_steps
+        )  # of these arguments, not of those that the checkpoint was written by
         if args.world_size > 1:
             set_seed(args.seed + args.process_index)
         folder = self.trainer.gone_on_from

@@ -16,6 +16,7 @@ from swiftlite.errors import SwiftliteError, UsageError
 ARGS_FILE = 'sft_args.json'
 LOG_FILE = 'logging.jsonl'
 STATE_FILE = 'trainer_state.json'  # what the Trainer writes last into a checkpoint
+PART = '.part'  # behind the name of a checkpoint that is being written
 
 
 def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
@@ -76,7 +77,7 @@ def next_commands(checkpoint: str, lora: bool) -> list[str]:
 
 def how_to_go_on(folder: Path, step: int) -> str:
     """What is printed when a run is stopped by Ctrl-C at a step."""
-    numbers = [int(file.parent.name.rpartition('-')[2]) for file in folder.glob(f'checkpoint-*/{STATE_FILE}')]
+    numbers = [int(file.parent.name.rpartition('-')[2]) for file in folder.glob(f'checkpoint-*[0-9]/{STATE_FILE}')]
     if not numbers:
         return f'stopped at step {step}, before the first checkpoint (--save_steps)'
     last = shlex.quote(str(folder / f'checkpoint-{max(numbers)}'))

@@ -1,13 +1,17 @@
 """Going on from a checkpoint: which one, and whether it fits."""
 
+import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint.config import read_json
 from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError, UsageError
-from swiftlite.train.output import ARGS_FILE, STATE_FILE
+from swiftlite.train.output import ARGS_FILE, PART, STATE_FILE
+from swiftlite.train.ranks import say, world_size
+from swiftlite.train.settings import Schedule
 
 # what a checkpoint fixes
 LORA_FIELDS = (
@@ -17,28 +21,106 @@ LORA_FIELDS = (
 FULL_FIELDS = ('freeze_parameters', 'freeze_parameters_ratio', 'trainable_parameters')
 
 
-def check_resume(args: SftArgs, identity: str) -> str | None:
-    """The checkpoint to continue from; refused if it belongs to another model or another kind of training."""
-    folder = args.resume_from_checkpoint
-    if not folder:
+NEWEST = ('last', 'true', 'auto')
+WEIGHTS = ('adapter_model.safetensors', 'model*.safetensors')
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A checkpoint to go on from; `same_run`: in the folder of its run, as if that had never ended."""
+
+    checkpoint: Path
+    same_run: bool
+
+    @property
+    def step(self) -> int:
+        return int(read_json(self.checkpoint / STATE_FILE).get('global_step', 0))
+
+
+def check_resume(args: SftArgs, name: str, identity: str) -> Resume | None:
+    """The checkpoint to go on from; refused if it belongs to another model or another kind of training.
+
+    Args:
+        name: of the model, as in the names of run folders.
+        identity: fingerprint of the base model.
+    """
+    given = args.resume_from_checkpoint
+    if not given or given.lower() in ('false', 'none'):
         return None
-    path = Path(folder)
+    if given.lower() in NEWEST:
+        path = newest(args, name)
+        if path is None:
+            if given.lower() == 'auto':
+                return None
+            raise UsageError(f"--resume_from_checkpoint {given} finds no whole checkpoint in '{args.output_dir}'")
+        say(f'going on from {path}')
+    else:
+        path = Path(given).expanduser()
     if not (path / STATE_FILE).is_file():
-        raise UsageError(f"--resume_from_checkpoint '{folder}' is no checkpoint folder of swiftlite sft")
+        raise UsageError(f"--resume_from_checkpoint '{given}' is no checkpoint folder of swiftlite sft")
     saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
     if saved.get('base_fingerprint', identity) != identity:
-        raise UsageError(f"--resume_from_checkpoint '{folder}' was trained on another base model")
-    for name in ('sft_type', *(LORA_FIELDS if args.sft_type == 'lora' else FULL_FIELDS)):
-        if saved.get(name, getattr(args, name)) != getattr(args, name):
-            shown = ' '.join(saved[name]) if isinstance(saved[name], list) else saved[name]
-            raise UsageError(f"--resume_from_checkpoint '{folder}' was trained with --{name} {shown}")
-    check_readable(path)
-    return str(path)
+        raise UsageError(f"--resume_from_checkpoint '{given}' was trained on another base model")
+    for field in ('sft_type', *(LORA_FIELDS if args.sft_type == 'lora' else FULL_FIELDS)):
+        if saved.get(field, getattr(args, field)) != getattr(args, field):
+            shown = ' '.join(saved[field]) if isinstance(saved[field], list) else saved[field]
+            raise UsageError(f"--resume_from_checkpoint '{given}' was trained with --{field} {shown}")
+    check_readable(path, args)
+    return Resume(path, given.lower() in NEWEST and not args.resume_only_model)
 
 
-def check_readable(checkpoint: Path) -> None:
+def newest(args: SftArgs, name: str) -> Path | None:
+    """The whole checkpoint in --output_dir that was written last."""
+    output = Path(args.output_dir).expanduser()
+    pattern = f'{name}/v*/checkpoint-*' if args.add_output_dir_suffix else 'checkpoint-*'
+    found = [file.parent for file in output.glob(f'{pattern}/{STATE_FILE}') if not file.parent.name.endswith(PART)]
+    for path in sorted(found, key=lambda path: (path / STATE_FILE).stat().st_mtime, reverse=True):
+        try:
+            check_readable(path, args)
+            return path
+        except SwiftliteError as error:
+            say(f'note: left out: {error}')
+    return None
+
+
+def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule) -> None:
+    """UsageError where nothing is left to do, or a step was made of another number of rows."""
+    if resume is None or args.resume_only_model:
+        return
+    given = args.resume_from_checkpoint
+    if resume.step >= schedule.steps:
+        raise UsageError(
+            f"--resume_from_checkpoint '{given}' has done {resume.step} of {schedule.steps} steps, nothing is left to "
+            'do: give more --num_train_epochs or --max_steps'
+        )
+    saved = read_json(resume.checkpoint / ARGS_FILE) if (resume.checkpoint / ARGS_FILE).is_file() else {}
+    rows, before = schedule.rows, saved.get('rows_a_step', schedule.rows)
+    if rows != before:
+        each, rest = divmod(before, schedule.batch_size * world_size())
+        hint = f': give --gradient_accumulation_steps {each}' if each and not rest else ''
+        raise UsageError(f"--resume_from_checkpoint '{given}' was trained with {before} rows a step, not {rows}{hint}")
+
+
+def trim_log(file: Path, step: int) -> None:
+    """Take the lines of later steps, and of the end, out of a logging.jsonl: they will be written again."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding='utf-8').splitlines():
+        try:
+            at = json.loads(line).get('global_step/max_steps', '')
+        except ValueError:  # cut off when the run ended
+            continue
+        if at and int(at.split('/')[0]) <= step:
+            kept.append(line + '\n')
+    file.write_text(''.join(kept), encoding='utf-8')
+
+
+def check_readable(checkpoint: Path, args: SftArgs) -> None:
     """Raise SwiftliteError if a file that training goes on from is missing or cut off; reads no whole file."""
-    for name in ('optimizer.pt', 'scheduler.pt'):
+    if not any(any(checkpoint.glob(name)) for name in WEIGHTS) and not args.deepspeed:
+        raise SwiftliteError(f'{checkpoint} has no weights: training goes on from a whole checkpoint only')
+    for name in () if args.resume_only_model or args.deepspeed else ('optimizer.pt', 'scheduler.pt'):
         if not (checkpoint / name).is_file():
             raise SwiftliteError(f'{checkpoint} has no {name}: training goes on from a whole checkpoint only')
     for file in sorted(checkpoint.iterdir()):

@@ -28,6 +28,7 @@ class Schedule:
     accumulation: int
     steps: int
     warmup: int
+    rows: int  # between two changes of the weights, of all devices
 
 
 def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
@@ -50,7 +51,7 @@ def make_schedule(args: SftArgs, rows: int, longest: int) -> Schedule:
         )
     eval_batch = args.eval_batch_size or batch
     warmup = args.warmup_steps or round(steps * args.warmup_ratio)
-    return Schedule(batch, eval_batch, budget, accumulation, steps, warmup)
+    return Schedule(batch, eval_batch, budget, accumulation, steps, warmup, batch * accumulation * world)
 
 
 def training_arguments(
@@ -114,6 +115,8 @@ def sharing(args: SftArgs, dtype: torch.dtype) -> dict[str, Any]:
         return {}
     if world_size() == 1:
         raise UsageError(f'{chosen} shares weights out to several processes: set NPROC_PER_NODE=2, or leave it out')
+    if args.quantization_bit:
+        raise UsageError(f'{chosen} cannot share 4-bit weights out: leave it out, each process then holds a copy')
     if args.deepspeed:
         return {'deepspeed': deepspeed_config(args.deepspeed, dtype)}
     return {

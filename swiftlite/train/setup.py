@@ -7,12 +7,15 @@ import torch
 import transformers
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.train.callbacks import Events, RunLog
+from swiftlite.errors import UsageError
+from swiftlite.template import Template
+from swiftlite.train.callbacks import EarlyStop, RunLog
 from swiftlite.train.collate import Collator
 from swiftlite.train.model import pass_overhead
 from swiftlite.train.packing import Rows
-from swiftlite.train.ranks import is_main, say
 from swiftlite.train.rehearsal import Rehearsal
+from swiftlite.train.reports import open_reports
+from swiftlite.train.samples import Samples
 from swiftlite.train.settings import Schedule, training_arguments
 from swiftlite.train.trainer import SftTrainer
 
@@ -50,15 +53,19 @@ def make_trainer(
     return trainer
 
 
-def add_callbacks(trainer: SftTrainer, args: SftArgs, folder: Path) -> RunLog:
-    log = RunLog(folder, trainer)
+def add_callbacks(
+    trainer: SftTrainer, args: SftArgs, folder: Path, template: Template, record: dict[str, Any]
+) -> RunLog:
+    """What watches a run: the log and its reports, samples, an early end. Returns the log."""
+    log = RunLog(folder, trainer, open_reports(args, folder, record))
     trainer.pop_callback(transformers.PrinterCallback)
+    if args.early_stop_interval is not None:
+        if trainer.eval_dataset is None:
+            raise UsageError('--early_stop_interval needs held-out rows: give --val_dataset or --dataset_test_ratio')
+        trainer.add_callback(EarlyStop(args.early_stop_interval))
     trainer.add_callback(log)
-    if 'tensorboard' in (args.report_to or []) and is_main():
-        try:
-            trainer.add_callback(Events(folder))
-        except ImportError:
-            say("note: no TensorBoard files are written; pip install 'swiftlite[plots]' for them")
+    if args.sample_prompts:
+        trainer.add_callback(Samples(trainer, args, template, folder, log.say))
     return log
 
 

@@ -9,8 +9,7 @@ from safetensors import SafetensorError
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import fingerprint, load_tokenizer
-from swiftlite.checkpoint.config import read_json
-from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.errors import SwiftliteError
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
@@ -18,11 +17,12 @@ from swiftlite.template.writer import chat_template
 from swiftlite.train.data import training_data
 from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
-from swiftlite.train.output import STATE_FILE, args_record, check_output, how_to_go_on, write_args
+from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args
 from swiftlite.train.packing import pack
 from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, say, shared_folder
-from swiftlite.train.resume import check_resume
+from swiftlite.train.reports import check_reports
+from swiftlite.train.resume import check_resume, check_schedule, trim_log
 from swiftlite.train.settings import make_schedule
 from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.summary import finish
@@ -46,36 +46,38 @@ def run(args: SftArgs) -> dict[str, Any]:
     template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
     if (own := chat_template(template)) is not None:
         tokenizer.chat_template = own  # saved beside full weights
-    check_output(args.output_dir, args.add_output_dir_suffix)
+    check_reports(args)
     targets = lora_targets(args, base)
     check_quantization(args)
     identity = fingerprint(base)
-    resume = check_resume(args, identity)
+    resume = check_resume(args, source.name, identity)
+    if resume is None or not resume.same_run:
+        check_output(args.output_dir, args.add_output_dir_suffix)
 
     if args.dump_prompt:
         return {'rows_shown': dump_prompt(args, template, tokenizer)}
     rows, held_out = training_data(args, template, base)
     train_data, eval_data = pack(args, rows, held_out) if args.packing else (rows, held_out)
     schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
-    if resume and (done := read_json(Path(resume) / STATE_FILE).get('global_step', 0)) >= schedule.steps:
-        raise UsageError(
-            f"--resume_from_checkpoint '{resume}' has done {done} of {schedule.steps} steps, nothing is left to do: "
-            'give more --num_train_epochs or --max_steps'
-        )
+    check_schedule(args, resume, schedule)
 
     dtype = resolve_dtype(args.dtype)
-    record = args_record(args, resolved(args, source, template, dtype, identity))
+    record = args_record(args, resolved(args, source, template, dtype, identity) | {'rows_a_step': schedule.rows})
     model, save_dtype = make_model(args, base, dtype, targets)
 
-    folder = shared_folder(args, source)
+    folder = resume.checkpoint.parent if resume and resume.same_run else shared_folder(args, source)
     if is_main():
+        if resume and resume.same_run:
+            trim_log(folder / LOG_FILE, resume.step)
         write_args(folder, record)
     trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record)
-    log = add_callbacks(trainer, args, folder)
+    log = add_callbacks(trainer, args, folder, template, record)
     unit = 'packs' if args.packing else 'rows'
     say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} {unit}, output in {folder}')
     try:
-        trainer.train(resume_from_checkpoint=resume)
+        if resume and args.resume_only_model:
+            trainer.take_weights(resume.checkpoint)
+        trainer.train(resume_from_checkpoint=str(resume.checkpoint) if resume and not args.resume_only_model else None)
     except torch.OutOfMemoryError as error:
         raise SwiftliteError(trainer.rehearsal.advice(trainer.state.global_step, args)) from error
     except KeyboardInterrupt:

@@ -148,7 +148,7 @@ def test_defaults_of_ms_swift():
         (SftArgs, {'num_train_epochs': float('inf'), **DATA}, '--num_train_epochs must be a finite number'),
         (SftArgs, {'max_steps': 0, **DATA}, '--max_steps 0 leaves nothing'),
         (SftArgs, {'max_length': 0, **DATA}, '--max_length 0 leaves no rows'),
-        (SftArgs, {'report_to': ['wandb'], **DATA}, 'tensorboard'),
+        (SftArgs, {'report_to': ['mlflow'], **DATA}, 'tensorboard'),
         (SftArgs, {'template_type': 'qwen25', **DATA}, "'qwen2_5'"),
         (ExportArgs, {'ckpt_dir': 'x'}, 'merge_lora'),
         (ExportArgs, {'merge_lora': True}, '--ckpt_dir'),

@@ -14,7 +14,7 @@ import swiftlite
 from swiftlite.checkpoint import fingerprint, read_adapter, read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.resolve import resolve_model
-from swiftlite.train import callbacks, plots, setup
+from swiftlite.train import callbacks, plots, reports
 from swiftlite.train.trainer import SftTrainer
 from tests.qwen_v1 import CONFIG, write_qwen_v1
 from tests.tiny import tiny_qwen2
@@ -263,7 +263,7 @@ def test_absent_extras_are_one_sentence(sft, monkeypatch, capsys):
         raise ImportError
 
     monkeypatch.setattr(plots, 'draw', absent)
-    monkeypatch.setattr(setup, 'Events', absent)
+    monkeypatch.setattr(reports, 'TensorBoard', absent)
     sft(max_steps=1, report_to=['tensorboard'], draw=True)
     out = capsys.readouterr().out
     assert out.count("pip install 'swiftlite[plots]'") == 2
