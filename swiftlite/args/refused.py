@@ -249,11 +249,11 @@ TABLES: dict[str, dict[str, Known]] = {
     'deploy': DEPLOY,
     'eval': EVAL,
     'bench': BENCH,
-    'bench train': SFT,
 }
 
 
 def known_flags(command: str, cls: type[Args]) -> dict[str, Known]:
     """What becomes of each flag of another tool that `cls`, the class of `command`, has no field or alias for."""
     own = {name.lstrip('-').replace('-', '_') for f in fields(cls) for name in (f.name, *f.metadata['aliases'])}
+    command = 'sft' if command == 'bench train' else command  # its flags are those of sft
     return {name: row for name, row in TABLES.get(command, {}).items() if name not in own}

@@ -57,6 +57,10 @@ class Checkpoints(Trainer):
         self._globalstep_last_logged = int(progress['logged_at'])
         self._total_loss_scalar = progress['total_loss']
 
+    def mean_loss(self) -> float:
+        """Of all steps, those before a checkpoint that was gone on from too; after the training."""
+        return self._total_loss_scalar / max(self.state.global_step, 1)
+
     def _mean(self, value: torch.Tensor) -> float:
         return float(self.accelerator.reduce(value, 'mean') if self.args.world_size > 1 else value)
 

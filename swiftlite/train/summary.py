@@ -18,7 +18,7 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     best = best if best and Path(best).is_dir() else None
     metrics: dict[str, Any] = next((entry for entry in reversed(state.log_history) if 'train_runtime' in entry), {})
     summary = {
-        'train_loss': metrics.get('train_loss'),
+        'train_loss': trainer.mean_loss(),
         'train_runtime': metrics.get('train_runtime'),
         'tokens': tokens,
         'global_step': state.global_step,
@@ -39,7 +39,7 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     say(f'trained {tokens:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
     say(f'last checkpoint: {last}')
     if best and best != str(last):
-        say(f'best checkpoint: {best} (eval loss {state.best_metric:.4f})')
+        say(f'best checkpoint: {best} (held-out {trainer.args.metric_for_best_model} {state.best_metric:.4f})')
     say('next:')
     for command in next_commands(best or str(last), lora):
         say(f'  {command}')

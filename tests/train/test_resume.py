@@ -1,0 +1,167 @@
+"""A run that was killed goes on as if it had not been; a checkpoint is whole or not there."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.train import checkpoints
+from swiftlite.train.resume import trim_log
+
+ROOT = Path(__file__).parents[2]
+# 22 rows, 3 steps an epoch of 4 x 2 rows with a last one of 6; no step of a checkpoint is one of the log
+FLAGS = {'num_train_epochs': 4, 'save_steps': 5, 'logging_steps': 3, 'lora_dropout': 0.3, 'add_output_dir_suffix': False,
+         'dataset_test_ratio': 0.1, 'eval_steps': 4, 'save_total_limit': None}  # fmt: skip
+TIMES = ('elapsed_time', 'remaining_time', 'train_speed(iter/s)', 'tokens/s', 'memory(GiB)', 'eval_runtime', 'mfu')
+
+
+def lines(folder: Path) -> list[dict]:
+    found = [json.loads(line) for line in (folder / 'logging.jsonl').read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
+
+
+def assert_equal(one: Path, two: Path, step: int) -> None:
+    """The same log, weights and optimizer, bit for bit."""
+    assert lines(one)[:-1] == lines(two)[:-1]
+    end, other = lines(one)[-1], lines(two)[-1]
+    assert all(end[name] == other[name] for name in ('train_loss', 'tokens', 'best_metric', 'global_step'))
+    for name in ('adapter_model.safetensors', 'model.safetensors'):
+        if (one / f'checkpoint-{step}' / name).is_file():
+            left, right = (load_file(folder / f'checkpoint-{step}' / name) for folder in (one, two))
+            assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    left, right = (torch.load(folder / f'checkpoint-{step}' / 'optimizer.pt')['state'] for folder in (one, two))
+    assert all(torch.equal(left[i][key], right[i][key]) for i in left for key in left[i])
+
+
+def test_killed_and_gone_on_equals_never_stopped(sft, checkpoint, data, tmp_path):
+    """kill -9 after a checkpoint inside an epoch, then --resume_from_checkpoint last in the same folder."""
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    sft(**FLAGS, output_dir=str(whole))
+    flags = {**FLAGS, 'output_dir': cut, 'dataset': data, 'model': checkpoint, 'template_type': 'tiny-chat',
+             'dtype': 'fp32', 'batch_size': 4, 'gradient_accumulation_steps': 2, 'learning_rate': 1e-2,
+             'report_to': 'none', 'save_total_limit': 9, 'sample_prompts': 'hi', 'sample_steps': 1}  # fmt: skip
+    words = [
+        word
+        for name, value in flags.items()
+        for word in (f'--{name}', str(value).lower() if value is False else str(value))
+    ]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'kernels')]), 'OMP_NUM_THREADS': '1'}
+    running = subprocess.Popen([sys.executable, '-m', 'swiftlite', 'sft', *words], env=env, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(6000):
+            if (cut / 'checkpoint-5').is_dir() or running.poll() is not None:
+                break
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+    finally:
+        running.wait(60)
+    assert (cut / 'checkpoint-5').is_dir() and not (cut / 'checkpoint-12').exists()
+    with (cut / 'logging.jsonl').open('a') as stream:
+        stream.write('{"loss": 1.5, "global')
+    sft(**FLAGS, output_dir=str(cut), resume_from_checkpoint='last')
+    assert_equal(whole, cut, 12)
+
+
+def test_full_weights_go_on_bitwise_and_auto_starts_anew(sft, tmp_path):
+    flags = {**FLAGS, 'sft_type': 'full'}
+    del flags['lora_dropout']
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    sft(**flags, output_dir=str(whole))
+    sft(**flags, output_dir=str(cut), resume_from_checkpoint='auto')
+    shutil.rmtree(cut / 'checkpoint-12')
+    shutil.rmtree(cut / 'checkpoint-10')
+    sft(**flags, output_dir=str(cut), resume_from_checkpoint='auto')
+    assert_equal(whole, cut, 12)
+
+
+def test_the_newest_whole_checkpoint_is_taken(sft, tmp_path, capsys):
+    flags = {'num_train_epochs': 2, 'save_steps': 2, 'save_total_limit': 9}
+    with pytest.raises(UsageError, match='last finds no whole checkpoint in'):
+        sft(**flags, resume_from_checkpoint='last')
+    first = Path(sft(**flags)['last_model_checkpoint']).parent
+    file = first / 'checkpoint-6' / 'adapter_model.safetensors'
+    file.write_bytes(file.read_bytes()[:-9])
+    shutil.copytree(first / 'checkpoint-6', first / 'checkpoint-7.part')
+    again = Path(sft(**flags, resume_from_checkpoint='true')['last_model_checkpoint'])
+    assert again == first / 'checkpoint-6' and load_file(again / 'adapter_model.safetensors')
+    out = capsys.readouterr().out
+    assert f'going on from {first / "checkpoint-4"}' in out and 'note: left out' in out
+
+
+def test_a_crash_while_writing_keeps_the_checkpoint_before(sft, tmp_path, monkeypatch):
+    flags = {'num_train_epochs': 2, 'save_steps': 2, 'save_total_limit': 1}
+    write = checkpoints.Checkpoints._save_optimizer_and_scheduler
+
+    def broken(self, folder):
+        if self.state.global_step == 4:
+            raise OSError(28, 'No space left on device')
+        write(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, '_save_optimizer_and_scheduler', broken)
+        with pytest.raises(SwiftliteError, match='No space left on device'):
+            sft(**flags)
+    (folder,) = (tmp_path / 'output' / 'tiny').iterdir()
+    assert sorted(path.name for path in folder.glob('checkpoint-*')) == ['checkpoint-2', 'checkpoint-4.part']
+    last = Path(sft(**flags, resume_from_checkpoint='last')['last_model_checkpoint'])
+    assert sorted(path.name for path in folder.glob('checkpoint-*')) == [last.name] == ['checkpoint-6']
+
+
+def test_weights_only(sft):
+    first = Path(sft(max_steps=2)['last_model_checkpoint'])
+    again = Path(sft(max_steps=1, learning_rate=1e-12, resume_from_checkpoint=str(first), resume_only_model=True)
+                 ['last_model_checkpoint'])  # fmt: skip
+    assert again.name == 'checkpoint-1' and again.parent != first.parent
+    left, right = (load_file(folder / 'adapter_model.safetensors') for folder in (first, again))
+    assert all(torch.allclose(left[name], right[name], atol=1e-9) for name in left)
+
+
+def test_another_number_of_rows_a_step_is_refused(sft):
+    last = sft(max_steps=1)['last_model_checkpoint']
+    with pytest.raises(UsageError, match=r'with 8 rows a step, not 2: give --gradient_accumulation_steps 4'):
+        sft(max_steps=2, resume_from_checkpoint=last, batch_size=2, gradient_accumulation_steps=1)
+
+
+def test_other_steps_of_the_log_count_after_going_on(sft):
+    """What says when to log and save is the command, not the checkpoint."""
+    last = sft(max_steps=2, logging_steps=1)['last_model_checkpoint']
+    again = Path(sft(max_steps=6, logging_steps=2, save_steps=3, save_total_limit=9, resume_from_checkpoint=last)
+                 ['last_model_checkpoint'])  # fmt: skip
+    assert [line['global_step/max_steps'] for line in lines(again.parent)[:-1]] == ['4/6', '6/6']
+    assert {path.name for path in again.parent.glob('checkpoint-*')} == {'checkpoint-3', 'checkpoint-6'}
+
+
+def test_lines_of_later_steps_are_taken_out(tmp_path):
+    file = tmp_path / 'logging.jsonl'
+    kept = [{'loss': 1, 'global_step/max_steps': f'{n}/9'} for n in (1, 2)]
+    later = [{'loss': 1, 'global_step/max_steps': '3/9'}, {'train_loss': 2}]
+    file.write_text(''.join(json.dumps(line) + '\n' for line in [*kept, *later]) + '{"lo')
+    trim_log(file, 2)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == kept
+
+
+@pytest.mark.parametrize(
+    ('steps', 'limit', 'best', 'left'),
+    [
+        ([2, 4, 10], 2, None, [4, 10]),
+        ([2, 4, 10], 2, 2, [2, 10]),
+        ([2, 4, 10], 1, 4, [4, 10]),
+        ([2, 4, 10], 1, None, [10]),
+        ([2, 4, 10], None, None, [2, 4, 10]),
+    ],
+)
+def test_rotation(tmp_path, steps, limit, best, left):
+    for step in steps:
+        (tmp_path / f'checkpoint-{step}').mkdir()
+    (tmp_path / 'checkpoint-3.part').mkdir()
+    checkpoints.rotate(tmp_path, limit, best and str(tmp_path / f'checkpoint-{best}'))
+    assert {path.name for path in tmp_path.iterdir()} == {'checkpoint-3.part', *(f'checkpoint-{n}' for n in left)}
