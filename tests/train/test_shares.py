@@ -13,7 +13,10 @@ def test_every_row_is_used_once_and_a_batch_is_the_same_rows(rows, size, world):
     together = size * world
     assert {len(own) for own in shares} == {len(Shares(range(rows), size, 0, world))} == {-(-rows // together)}
     for index, parts in enumerate(zip(*shares, strict=True)):
-        assert sorted(sum(parts, [])) == list(range(rows))[index * together : (index + 1) * together]
+        assert (
+            sorted(row for part in parts for row in part)
+            == list(range(rows))[index * together : (index + 1) * together]
+        )
         assert max(map(len, parts)) <= size and max(map(len, parts)) - min(map(len, parts)) <= 1 + (world > 1)
 
 
