@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +51,11 @@ DECODE = (
 )
 # of decode steps whose rows have a long prefix in common
 SHARED = (16, 32, 64, 96, 128, 192, 256, 384, 512)
+LT_TOKENS = range(17, 129)  # where cuBLASLt's choice of kernels beats that of cuBLAS
 MIXED = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+
+
+Forward = Callable[[StepShape], tuple[StepTensors, torch.Tensor, torch.Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Captured:
     graph: torch.cuda.CUDAGraph
     step: StepTensors
     logits: torch.Tensor
+    tokens: torch.Tensor | None  # the likeliest of each row, already written behind their sequences
 
 
 class StepGraphs:
@@ -82,7 +89,7 @@ class StepGraphs:
         padded = next((n for n in sizes if n >= tokens), None)
         return None if padded is None else StepShape(padded, min(padded, self.max_rows), mixed, shared, lora)
 
-    def capture(self, forward: Callable[[StepShape], tuple[StepTensors, torch.Tensor]]) -> None:
+    def capture(self, forward: Forward) -> None:
         """Capture `forward` for every shape, the largest first so that the others reuse its memory."""
         gc.collect()  # what is freed during a capture spoils it
         gc.disable()
@@ -91,7 +98,7 @@ class StepGraphs:
         finally:
             gc.enable()
 
-    def _capture(self, forward: Callable[[StepShape], tuple[StepTensors, torch.Tensor]]) -> None:
+    def _capture(self, forward: Forward) -> None:
         pool = torch.cuda.graph_pool_handle()
         shapes = [StepShape(n, min(n, self.max_rows), True) for n in self._mixed]
         shapes += [StepShape(n, n, False) for n in self._decode]
@@ -99,15 +106,33 @@ class StepGraphs:
         if self._lora:
             shapes += [replace(shape, lora=True) for shape in shapes if not shape.shared]
         for shape in sorted(shapes, key=lambda s: -s.tokens):
-            forward(shape)  # compiles kernels, which a capture must not
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                step, logits = forward(shape)
-            self._graphs[shape] = Captured(graph, step, logits)
+            with products(shape.tokens):
+                forward(shape)  # compiles kernels, which a capture must not
+                torch.cuda.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool):
+                    out = forward(shape)
+            self._graphs[shape] = Captured(graph, *out)
 
-    def replay(self, shape: StepShape) -> tuple[StepTensors, torch.Tensor]:
+    def replay(self, shape: StepShape) -> Captured:
         """Run a captured shape on what the batch state holds; its outputs are overwritten by the next replay."""
         captured = self._graphs[shape]
         captured.graph.replay()
-        return captured.step, captured.logits
+        return captured
+
+
+@contextmanager
+def products(tokens: int) -> Iterator[None]:
+    """Take the library whose matrix products are faster at so many rows."""
+    library = torch.backends.cuda.preferred_blas_library
+    if tokens not in LT_TOKENS:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch calls the choice experimental
+        before = library()
+        library('cublaslt')
+        try:
+            yield
+        finally:
+            library(before)

@@ -161,11 +161,19 @@ class ModelRunner:
             graphs.capture(self._captured)
             self.graphs = graphs
 
-    def _captured(self, shape: StepShape) -> tuple[StepTensors, torch.Tensor]:
-        """What a graph of this shape runs: lengths up to the limit, adapters by what the routing will say."""
+    def _captured(self, shape: StepShape) -> tuple[StepTensors, torch.Tensor, torch.Tensor | None]:
+        """What a graph of this shape runs: lengths up to the limit, adapters by what the routing will say.
+
+        A greedy choice is part of it, where no other rank has to be told.
+        """
         lora = self.lora.views(shape) if shape.lora and self.lora is not None else None
         limit = self.model_config.max_model_len
-        return self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, lora)[:2]
+        step, logits, _ = self._forward(shape, self.state.row_views(shape.rows), shape.tokens, limit, lora)
+        if self.tp.size > 1:
+            return step, logits, None
+        tokens = self.sampler.greedy(logits)
+        self.state.write_sampled(step.write_at, tokens)
+        return step, logits, tokens
 
     @torch.inference_mode()
     def submit(self, plan: StepPlan) -> StepFuture:
@@ -186,7 +194,10 @@ class ModelRunner:
             lora = self.lora.batch(plan, adapters, shape, captured is not None)
         if captured is not None:
             assert self.graphs is not None
-            step, logits = self.graphs.replay(captured)
+            done = self.graphs.replay(captured)
+            step, logits = done.step, done.logits
+            if done.tokens is not None and self.sampler.is_greedy(plan):
+                return DeviceResult(plan, done.tokens, None, [])
         else:
             longest = int((plan.starts + plan.counts).max())
             step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora, plan)

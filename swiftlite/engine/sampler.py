@@ -23,6 +23,17 @@ class Sampler:
         self.state = state
         self._processors: tuple[tuple[int, bytes], Processors] | None = None
 
+    @staticmethod
+    def greedy(logits: torch.Tensor) -> torch.Tensor:
+        """logits [R, V] → the likeliest tokens [R] int64."""
+        return sample(logits, None, None, None, None, None, None)
+
+    def is_greedy(self, plan: StepPlan) -> bool:
+        """Whether the likeliest tokens are all that the plan asks for."""
+        if plan.num_logprobs >= 0 or plan.masks is not None or self.state.features[plan.slots, :3].any():
+            return False
+        return not (plan.starts + plan.counts < self.state.first_end[plan.slots]).any()
+
     def __call__(
         self, logits: torch.Tensor, plan: StepPlan, rows: StepRows, step: StepTensors
     ) -> tuple[torch.Tensor, DeviceLogprobs | None]:
@@ -43,7 +54,7 @@ class Sampler:
             if plan.masks is not None:
                 self._mask(logits, plan)
         if not draw:
-            tokens = sample(logits, None, None, None, None, None, None)
+            tokens = self.greedy(logits)
         else:
             slots = rows.slots.long()
             shares = state.shares[slots]
