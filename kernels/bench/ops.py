@@ -18,8 +18,9 @@ import triton
 from cases import FAMILIES as ENGINE
 from cases import SHAPES, Call, Case
 from contract_cases import CONTRACT
+from training_cases import TRAINING
 
-FAMILIES = ENGINE | CONTRACT
+FAMILIES = ENGINE | CONTRACT | TRAINING
 
 
 @dataclass(frozen=True)
