@@ -59,6 +59,7 @@ LLAMA_FACTORY = table(
     refused(NUMBER, 'max_samples'),
     refused('give the files themselves, or --custom_dataset_info', 'dataset_dir=data'),
     refused('use --val_dataset', 'eval_dataset'),
+    refused('use --gradient_checkpointing false', 'disable_gradient_checkpointing'),
     refused('use --init_lora_weights pissa, or pissa_niter_16', 'pissa_init pissa_iter=16 pissa_convert'),
     refused('use --sft_type full with --freeze_parameters_ratio', 'freeze_trainable_layers=2 freeze_trainable_modules'),
     refused('use --modules_to_save beside a LoRA', 'freeze_extra_modules'),

@@ -125,8 +125,3 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
         self.fill('packing_length', self.max_length)
         if self.packing_length is None:
             raise UsageError('--packing true with --max_length -1 needs --packing_length, the tokens of a pack')
-        if self.max_length is not None and self.packing_length < self.max_length:
-            raise UsageError(
-                f'--packing_length {self.packing_length} is less than --max_length {self.max_length}: '
-                'a row of that length would fit no pack'
-            )
