@@ -18,6 +18,8 @@ OURS = (
 )
 UNREAD = (
     'val_dataset',
+    'streaming',
+    'dump_prompt',
     'dataset_test_ratio',
     'output_dir',
     'add_output_dir_suffix',

@@ -11,7 +11,6 @@ QLORA = 'models are run in bf16, fp16 or fp32'
 FOUR_BITS = '4 bits are those of bitsandbytes, nf4 or fp4'
 TUNERS = '--sft_type is lora or full'
 SPREAD = 'several GPUs train data-parallel, with NPROC_PER_NODE, and share the weights out with --fsdp'
-IN_MEMORY = 'data sets are read into memory'
 MERGE_ONLY = 'export merges a LoRA only'
 OPTIMIZER = 'the optimizer is AdamW'
 NUMBER = 'write the number behind the data set: my.jsonl#1000'
@@ -118,7 +117,7 @@ SFT = table(
         create_checkpoint_symlink response_prefix cached_dataset""",
     ),
     refused('the loss is a mean over tokens', 'average_tokens_across_devices=true'),
-    refused(IN_MEMORY, 'streaming streaming_val_size streaming_buffer_size=16384 shuffle_buffer_size=1000'),
+    refused('nothing is held out of a stream: use --val_dataset', 'streaming_val_size'),
     refused('training data is always drawn in a random order', 'dataset_shuffle=true train_dataloader_shuffle=true'),
     refused('held-out data keeps its order', 'val_dataset_shuffle'),
     refused(

@@ -1,6 +1,7 @@
 """``swiftlite sft``."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from swiftlite.args.fields import arg
@@ -110,6 +111,7 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
         if self.max_steps == 0:
             raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
         self._check_packing()
+        self._check_streaming()
 
     def _check_packing(self) -> None:
         if not self.packing:
@@ -125,3 +127,19 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
         self.fill('packing_length', self.max_length)
         if self.packing_length is None:
             raise UsageError('--packing true with --max_length -1 needs --packing_length, the tokens of a pack')
+
+    def _check_streaming(self) -> None:
+        if not self.streaming:
+            return
+        if self.max_steps < 0:
+            raise UsageError('--streaming true needs --max_steps: how long a pass is shows at its end')
+        for name, why in (
+            ('packing', 'packs are made of all rows'),
+            ('group_by_length', 'the lengths of rows show while they are read'),
+        ):
+            if getattr(self, name):
+                raise UsageError(f'--streaming true and --{name} true exclude each other: {why}')
+        for spec in self.dataset:
+            source, mark, _ = spec.rpartition('#')
+            if mark and source != 'self-cognition' and not Path(spec).is_file():
+                raise UsageError(f"--streaming true reads every row: leave out the number of '{spec}'")

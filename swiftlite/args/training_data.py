@@ -63,6 +63,14 @@ class TrainingDataArgs(DataArgs):
     )
     train_on_prompt: bool = arg(False, 'the same as --loss_scale all', group='data')
     mask_history: bool = arg(False, 'the same as --loss_scale last_round', group='data')
+    streaming: bool = arg(False, 'read the rows while training, a few at a time; needs --max_steps', group='data')
+    shuffle_buffer_size: int = arg(
+        16384,
+        'with --streaming: each row is drawn from so many that are read ahead',
+        group='data',
+        aliases=('streaming_buffer_size', 'buffer_size'),
+        low=1,
+    )
     data_cache: str | None = arg(
         None,
         "folder of encoded data, where a later run finds its own; 'none': encode in every run",

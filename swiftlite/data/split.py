@@ -49,11 +49,11 @@ def split_parts(parts: Sequence[Part], ratio: float, seed: int) -> tuple[list[Pa
     return training, held
 
 
-def read_split(args: DataArgs, *, answered: bool = True, strict: bool = False) -> Split:
+def read_split(args: DataArgs, *, training: bool = True, answered: bool = True, strict: bool = False) -> Split:
     """The rows that `args` names.
 
     The held-out rows are --val_dataset, or a share of --dataset: the same rows for the same arguments. With `answered`
-    off, those of --val_dataset need no answer.
+    off, those of --val_dataset need no answer; with `training` off, no others are read where there are any.
 
     Raises:
         SwiftliteError: with `strict`, a row cannot be read.
@@ -61,7 +61,7 @@ def read_split(args: DataArgs, *, answered: bool = True, strict: bool = False) -
     who = names(args.model_name, args.model_author)
     drops = Drops(strict=strict), Drops(strict=strict)
     if args.val_dataset:
-        parts = load_parts(args.dataset, who, args.dataset_seed, drops[0])
+        parts = load_parts(args.dataset if training else [], who, args.dataset_seed, drops[0])
         held = load_rows(args.val_dataset, who, args.dataset_seed, drops[1], answered=answered)
     else:
         parts = load_parts(args.dataset, who, args.dataset_seed, drops[0])

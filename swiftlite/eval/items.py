@@ -65,7 +65,7 @@ def read_sets(args: EvalArgs) -> list[EvalSet]:
         drops = Drops()
         sets.append(_set(name, load_rows(specs, who, args.dataset_seed, drops, answered=False), drops, args))
     if args.dataset or args.val_dataset:
-        split = read_split(args, answered=False)
+        split = read_split(args, training=False, answered=False)
         title = '+'.join(map(_title, args.val_dataset)) or f'{"+".join(map(_title, args.dataset))}-held-out'
         sets.append(_set(title, split.held_out, split.held_out_drops, args))
     if not sets:  # a checkpoint that is there says which data, or is refused

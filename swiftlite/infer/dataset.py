@@ -41,7 +41,7 @@ def read_rows(args: InferArgs) -> tuple[list[Row], Drops]:
 
     Raises UsageError for data that is not there, SwiftliteError where no row is left.
     """
-    split = read_split(args, answered=False)
+    split = read_split(args, training=False, answered=False)
     rows, drops = split.held_out, split.held_out_drops
     if args.show_dataset_sample >= 0:
         rows = rows[: args.show_dataset_sample]

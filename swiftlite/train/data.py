@@ -18,10 +18,12 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.template import Template
 from swiftlite.train.cache import EncodedData, cached, content_key, file_digest
 from swiftlite.train.callbacks import progress_bar
-from swiftlite.train.encode import EncodeOptions, EncodeReport, encode_rows
+from swiftlite.train.encode import EncodeOptions, EncodeReport, encode_options, encode_rows
 from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.forked import usable_workers
-from swiftlite.train.ranks import say
+from swiftlite.train.packing import Rows, pack
+from swiftlite.train.ranks import rank, say
+from swiftlite.train.stream import EncodedStream
 
 MANY = 10_000  # rows from which encoding shows a bar and takes several processes
 TRAINING, HELD_OUT = 'training data', 'held-out data'
@@ -41,6 +43,14 @@ CODE = (
 )
 
 
+def run_data(args: SftArgs, template: Template, base: str) -> tuple[Rows | EncodedStream, Rows | None]:
+    """What a run trains on, in packs or as a stream where that is asked for, and its held-out rows."""
+    if args.streaming:
+        return _streamed(args, template, base)
+    training, held_out = training_data(args, template, base)
+    return pack(args, training, held_out) if args.packing else (training, held_out)
+
+
 def training_data(args: SftArgs, template: Template, base: str) -> tuple[EncodedRows, EncodedRows | None]:
     """(rows of a pass over the training data, held-out rows), after printing what became of all of them.
 
@@ -49,6 +59,37 @@ def training_data(args: SftArgs, template: Template, base: str) -> tuple[Encoded
     Raises:
         UsageError, SwiftliteError: data that is not there or cannot be read, or of which nothing is left.
     """
+    data = _prepared(args, template, base)
+    training = one_pass(data, args)
+    if not len(training):
+        why = '; '.join(data.reports[TRAINING].drops.lines()) or 'the data is empty'
+        raise SwiftliteError(f'no rows are left to train on: {why}')
+    if len(training) != len(data.training):
+        say(f'  {len(training)} rows a pass, after repeating and mixing')
+    return training, data.held_out if len(data.held_out) else None
+
+
+def extent(data: Rows | EncodedStream, args: SftArgs) -> tuple[int, int]:
+    """(rows, tokens of the longest), as far as they are known: of a stream, (0, --max_length)."""
+    if isinstance(data, EncodedStream):
+        return 0, args.max_length or 0
+    return len(data), int(data.lengths.max())
+
+
+def _streamed(args: SftArgs, template: Template, base: str) -> tuple[EncodedStream, EncodedRows | None]:
+    """Raises SwiftliteError where the stream has no row to train on."""
+    next(iter(EncodedStream(args, template, rank())))
+    stream = EncodedStream(args, template, rank())
+    say(f'training data: read while training, each row drawn from {args.shuffle_buffer_size} that are read ahead')
+    if not args.val_dataset:
+        say('note: nothing is held out of a stream; --val_dataset names rows to measure on')
+        return stream, None
+    held_out = _prepared(args, template, base).held_out
+    return stream, held_out if len(held_out) else None
+
+
+def _prepared(args: SftArgs, template: Template, base: str) -> EncodedData:
+    """What is read before training, from the cache or made anew; printed."""
     options = encode_options(args)
     make = partial(_encoded, args, template, options)
     folder = encoded_folder(args, template, options, base)
@@ -66,17 +107,7 @@ def training_data(args: SftArgs, template: Template, base: str) -> tuple[Encoded
             say(line)
     if there:
         say(f'  encoded by an earlier run: {folder}')
-    training = one_pass(data, args)
-    if not len(training):
-        why = '; '.join(data.reports[TRAINING].drops.lines()) or 'the data is empty'
-        raise SwiftliteError(f'no rows are left to train on: {why}')
-    if len(training) != len(data.training):
-        say(f'  {len(training)} rows a pass, after repeating and mixing')
-    return training, data.held_out if len(data.held_out) else None
-
-
-def encode_options(args: SftArgs) -> EncodeOptions:
-    return EncodeOptions(args.max_length, args.truncation_strategy, args.loss_scale)
+    return data
 
 
 def one_pass(data: EncodedData, args: SftArgs) -> EncodedRows:
@@ -90,7 +121,7 @@ def one_pass(data: EncodedData, args: SftArgs) -> EncodedRows:
         wanted.append(np.repeat(first, number) + steps)
         start += rows
     if args.interleave_prob is None:
-        return data.training.take(np.concatenate(wanted))
+        return data.training.take(np.concatenate([*wanted, np.empty(0, dtype=np.int64)]))
     for spec, chosen in zip(args.dataset, wanted, strict=True):
         if not len(chosen):
             raise UsageError(f"--interleave_prob: nothing is left of '{spec}' to draw from")
@@ -105,7 +136,7 @@ def encoded_folder(args: SftArgs, template: Template, options: EncodeOptions, ba
         return None
     place = Path(args.data_cache).expanduser() if args.data_cache else cache_folder() / 'encoded'
     key = content_key(
-        [_source(spec) for spec in args.dataset],
+        [] if args.streaming else [_source(spec) for spec in args.dataset],
         [_source(spec) for spec in args.val_dataset],
         [args.dataset_test_ratio, args.dataset_seed, args.model_name, args.model_author, args.strict],
         [options.max_length, options.truncation_strategy, options.loss_scale],
@@ -140,11 +171,13 @@ def _code() -> str:
 
 
 def _encoded(args: SftArgs, template: Template, options: EncodeOptions) -> EncodedData:
-    split = read_split(args, strict=args.strict)
+    split = read_split(args, training=not args.streaming, strict=args.strict)
     rows = [row for part in split.parts for row in part.rows]
     training, places, report = _encode(TRAINING, rows, template, options, split.drops)
     held, _, held_report = _encode(HELD_OUT, split.held_out, template, options, split.held_out_drops)
-    reports = {TRAINING: report, **({HELD_OUT: held_report} if split.held_out or args.val_dataset else {})}
+    reports = {} if args.streaming else {TRAINING: report}
+    if split.held_out or args.val_dataset:
+        reports[HELD_OUT] = held_report
     return EncodedData(training, places, [(len(part.rows), part.count) for part in split.parts], held, reports)
 
 

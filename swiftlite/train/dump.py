@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from swiftlite.args.sft import SftArgs
+from swiftlite.data.rows import Drops, Row
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.data import encode_options
-from swiftlite.train.encode import cut, encode_row
+from swiftlite.train.encode import cut, encode_options, encode_row
 from swiftlite.train.ranks import say
+from swiftlite.train.stream import row_stream
 
 LEARNED, CONTEXT, PLAIN = '\x1b[1;32m', '\x1b[2m', '\x1b[0m'
 
@@ -27,9 +28,8 @@ def dump_prompt(args: SftArgs, template: Template, tokenizer: Any) -> int:
     """
     coloured = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
     options, shown = encode_options(args), 0
-    split = read_split(args, strict=args.strict)
-    drops = split.drops
-    for row in chain.from_iterable(part.rows for part in split.parts):
+    rows, drops = _rows(args)
+    for row in rows:
         if shown == args.dump_prompt:
             break
         try:
@@ -53,6 +53,14 @@ def dump_prompt(args: SftArgs, template: Template, tokenizer: Any) -> int:
         )
     say(f'{shown} rows shown, nothing trained')
     return shown
+
+
+def _rows(args: SftArgs) -> tuple[Iterator[Row], Drops]:
+    if args.streaming:
+        stream = row_stream(args)
+        return (row for raw in stream.raw(0) if (row := stream.row(raw, 0)) is not None), stream.drops
+    split = read_split(args, strict=args.strict)
+    return chain.from_iterable(part.rows for part in split.parts), split.drops
 
 
 def text_of(ids: np.ndarray, learned: np.ndarray, tokenizer: Any, coloured: bool) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from swiftlite.args.sft import SftArgs
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
@@ -142,6 +143,10 @@ def _encode(rows: Sequence[Row], template: Template, options: EncodeOptions, pro
         pairs += learnt
         places += [done - 1] * len(learnt)
     return _Part(EncodedRows.of(pairs), np.array(places, dtype=np.int64), truncated, longest, drops, bad)
+
+
+def encode_options(args: SftArgs) -> EncodeOptions:
+    return EncodeOptions(args.max_length, args.truncation_strategy, args.loss_scale)
 
 
 def encode_row(row: Row, template: Template, options: EncodeOptions) -> tuple[np.ndarray, np.ndarray]:

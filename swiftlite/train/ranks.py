@@ -15,8 +15,13 @@ def world_size() -> int:
     return int(os.environ.get('WORLD_SIZE', 1))
 
 
+def rank() -> int:
+    """Number of this process."""
+    return int(os.environ.get('RANK', 0))
+
+
 def is_main() -> bool:
-    return int(os.environ.get('RANK', 0)) == 0
+    return rank() == 0
 
 
 def say(text: str) -> None:

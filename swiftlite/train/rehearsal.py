@@ -22,8 +22,10 @@ from swiftlite.train.memory import (
     peak_memory,
     size,
 )
+from swiftlite.train.packing import Rows
 from swiftlite.train.ranks import say
 from swiftlite.train.settings import PASS_TOKENS, Schedule
+from swiftlite.train.stream import EncodedStream
 
 ALONE = (DistributedType.NO, DistributedType.MULTI_GPU)  # a process can run the model without the others
 
@@ -37,6 +39,8 @@ class Rehearsal(TrainerCallback):
 
     def __init__(self, trainer: Any, args: SftArgs, schedule: Schedule, dtype: torch.dtype):
         self.trainer, self.schedule = trainer, schedule
+        data = trainer.train_dataset
+        self.rows: Rows = data.largest(schedule.batch_size) if isinstance(data, EncodedStream) else data
         self.automatic = args.gradient_checkpointing is None
         self.padding_free = args.padding_free
         self.device = trainer.args.device
@@ -102,9 +106,8 @@ class Rehearsal(TrainerCallback):
 
     def largest_pass(self) -> dict[str, Any]:
         """Of the longest rows."""
-        rows = self.trainer.train_dataset
-        longest = np.argsort(-rows.lengths, kind='stable')[: self.schedule.batch_size]
-        passes = self.collator([rows[int(i)] for i in longest])['passes']
+        longest = np.argsort(-self.rows.lengths, kind='stable')[: self.schedule.batch_size]
+        passes = self.collator([self.rows[int(i)] for i in longest])['passes']
         return max(passes, key=lambda part: part['input_ids'].numel())
 
     def advice(self, step: int, args: SftArgs) -> str:
@@ -124,8 +127,8 @@ class Rehearsal(TrainerCallback):
         )
 
     def _tokens(self) -> int:
-        rows, budget = self.trainer.train_dataset, self.collator.budget
-        return most_tokens_of_a_pass(rows.lengths, self.schedule.batch_size, budget, self.padding_free)
+        lengths, budget = self.rows.lengths, self.collator.budget
+        return most_tokens_of_a_pass(lengths, self.schedule.batch_size, budget, self.padding_free)
 
     def _halve_passes(self) -> bool:
         """Smaller passes, where they may be: more of them give the same gradient."""

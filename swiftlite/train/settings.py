@@ -90,6 +90,7 @@ def training_arguments(
         seed=args.seed,
         data_seed=args.dataset_seed,
         remove_unused_columns=False,
+        ignore_data_skip=args.streaming,  # a stream knows where it was
         dataloader_num_workers=0,  # a batch is put together in a millisecond
         dataloader_pin_memory=gpu,
         accelerator_config={'non_blocking': True},

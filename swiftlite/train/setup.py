@@ -17,6 +17,7 @@ from swiftlite.train.rehearsal import Rehearsal
 from swiftlite.train.reports import open_reports
 from swiftlite.train.samples import Samples
 from swiftlite.train.settings import Schedule, training_arguments
+from swiftlite.train.stream import EncodedStream
 from swiftlite.train.trainer import SftTrainer
 
 
@@ -28,7 +29,7 @@ def make_trainer(
     dtype: torch.dtype,
     save_dtype: torch.dtype | None,
     folder: Path,
-    train_data: Rows,
+    train_data: Rows | EncodedStream,
     eval_data: Rows | None = None,
     record: dict[str, Any] | None = None,
 ) -> SftTrainer:

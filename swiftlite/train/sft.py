@@ -14,17 +14,17 @@ from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
-from swiftlite.train.data import training_data
+from swiftlite.train.data import extent, run_data
 from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
 from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args
-from swiftlite.train.packing import pack
 from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, say, shared_folder
 from swiftlite.train.reports import check_reports
 from swiftlite.train.resume import check_resume, check_schedule, trim_log
 from swiftlite.train.settings import make_schedule
 from swiftlite.train.setup import add_callbacks, make_trainer
+from swiftlite.train.stream import EncodedStream
 from swiftlite.train.summary import finish
 from swiftlite.train.targets import lora_targets
 
@@ -56,9 +56,10 @@ def run(args: SftArgs) -> dict[str, Any]:
 
     if args.dump_prompt:
         return {'rows_shown': dump_prompt(args, template, tokenizer)}
-    rows, held_out = training_data(args, template, base)
-    train_data, eval_data = pack(args, rows, held_out) if args.packing else (rows, held_out)
-    schedule = make_schedule(args, len(train_data), int(train_data.lengths.max()))
+    train_data, eval_data = run_data(args, template, base)
+    if isinstance(train_data, EncodedStream) and resume and not args.resume_only_model:
+        train_data.restore(resume.checkpoint)
+    schedule = make_schedule(args, *extent(train_data, args))
     check_schedule(args, resume, schedule)
 
     dtype = resolve_dtype(args.dtype)
@@ -88,6 +89,8 @@ def run(args: SftArgs) -> dict[str, Any]:
         raise SwiftliteError(f'a checkpoint in {folder} cannot be written: {error}') from error
     finally:
         log.close()
+    if isinstance(train_data, EncodedStream):
+        say('\n'.join(train_data.lines()))
     summary = finish(trainer, folder, lora=save_dtype is None)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # nobody leaves while another still talks

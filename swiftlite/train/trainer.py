@@ -19,6 +19,7 @@ from swiftlite.train.checkpoints import Checkpoints
 from swiftlite.train.collate import BatchSampler
 from swiftlite.train.packing import Rows
 from swiftlite.train.shares import Order, Shares
+from swiftlite.train.stream import EncodedStream, StreamLoader
 from swiftlite.train.tuners import parameter_groups
 
 COUNTS = ('correct', 'trained', 'tokens')
@@ -75,7 +76,14 @@ class SftTrainer(Checkpoints):
             policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
-    def get_train_dataloader(self) -> DataLoader:
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if isinstance(self.train_dataset, EncodedStream):
+            self.train_dataset.save(output_dir)
+
+    def get_train_dataloader(self) -> Any:
+        if isinstance(self.train_dataset, EncodedStream):
+            return StreamLoader(self.train_dataset, self.args.per_device_train_batch_size, self.data_collator)
         args = self.args
         order = BatchSampler(
             self.train_dataset.lengths,

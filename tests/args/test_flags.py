@@ -29,6 +29,7 @@ BESIDE: dict[str | tuple[str, str], list[str]] = {
     'merge_lora': ['--ckpt_dir', 'c'],
     ('export', 'merge_lora'): [],
     'train_dataset_sample': ['--dataset', 'a.jsonl'],
+    'streaming': ['--max_steps', '5'],
     'stopping_strategy': ['--interleave_prob', '1'],
     ('sft', 'train_dataset_sample'): [],
     ('app-ui', 'api_key'): ['--base_url', 'http://localhost:8000/v1'],

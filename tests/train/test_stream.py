@@ -1,0 +1,196 @@
+"""Training on a stream: every row once a pass, the same order for the same seed, and going on where it stopped."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from swiftlite.args.sft import SftArgs
+from swiftlite.checkpoint import load_tokenizer
+from swiftlite.data import files
+from swiftlite.data.mix import ALL, FIRST, Draws
+from swiftlite.data.stream import mixed, shuffled
+from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.hub import local_path
+from swiftlite.template import get_template
+from swiftlite.train import stream as module
+from swiftlite.train.stream import EncodedStream, Place, StreamLoader, row_stream
+
+
+@pytest.fixture(scope='module')
+def template():
+    return get_template('tiny-chat', load_tokenizer(local_path('tiny-chat')))
+
+
+def write(path, queries):
+    path.write_text(''.join(json.dumps({'query': f'q{q}', 'response': 'r'}) + '\n' for q in queries))
+    return str(path)
+
+
+def args_of(*dataset, **flags):
+    settings = {'streaming': True, 'max_steps': 5, 'shuffle_buffer_size': 8, 'model_type': 'tiny-chat'}
+    return SftArgs(dataset=list(dataset), **{**settings, **flags})
+
+
+def take(stream, count):
+    rows = iter(stream)
+    found = []
+    for _ in range(count):
+        (ids, _), stream.taken = next(rows)
+        query = re.search(r'user\nq(\d+)<.im_end.>\n<.im_start.>', stream.template.tokenizer.decode(ids))
+        found.append(int(query[1]) if query else tuple(ids))
+    return found
+
+
+def test_every_row_once_a_pass(tmp_path, template):
+    file = write(tmp_path / 'a.jsonl', range(30))
+    found = take(EncodedStream(args_of(file), template), 90)
+    passes = [found[i : i + 30] for i in (0, 30, 60)]
+    assert [sorted(one) for one in passes] == [list(range(30))] * 3
+    assert passes[0] != passes[1] != passes[2] and passes[0] != sorted(passes[0])
+    assert found == take(EncodedStream(args_of(file), template), 90)
+    assert found != take(EncodedStream(args_of(file, seed=1), template), 90)
+
+
+def test_processes_share_the_rows(tmp_path, template, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    file = write(tmp_path / 'a.jsonl', range(30))
+    shares = [take(EncodedStream(args_of(file), template, rank), 10) for rank in range(3)]
+    assert sorted(q for share in shares for q in share) == list(range(30))
+
+
+@pytest.mark.parametrize('before', [1, 7, 29, 30, 31, 65])
+def test_it_goes_on_where_it_was(tmp_path, template, before):
+    file = write(tmp_path / 'a.jsonl', range(20))
+    with open(file, 'a') as stream:
+        stream.write('{broken\n{"query": "no answer"}\n')
+        stream.write(json.dumps({'text': 'user\nq99<|im_end|> ' * 30}) + '\n')
+    flags = {'max_length': 60, 'truncation_strategy': 'split'}
+    whole = take(EncodedStream(args_of(file, **flags), template), before + 50)
+    first, second = EncodedStream(args_of(file, **flags), template), EncodedStream(args_of(file, **flags), template)
+    start = take(first, before)
+    first.save(tmp_path)
+    second.restore(tmp_path)
+    assert start + take(second, 50) == whole and second.taken.kept == before + 50
+
+
+def test_other_processes_cannot_go_on(tmp_path, template, monkeypatch):
+    file = write(tmp_path / 'a.jsonl', range(20))
+    EncodedStream(args_of(file), template).save(tmp_path)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(UsageError, match='read its stream with 1 processes: go on with as many, not 2'):
+        EncodedStream(args_of(file), template).restore(tmp_path)
+    with pytest.raises(UsageError, match=r'has no stream-1\.json'):
+        EncodedStream(args_of(file), template, 1).restore(tmp_path)
+
+
+def test_bad_rows_are_counted_once(tmp_path, template):
+    file = write(tmp_path / 'a.jsonl', range(5))
+    with open(file, 'a') as stream:
+        stream.write('{broken\n{"query": "no answer"}\n' + json.dumps({'query': 'word ' * 99, 'response': 'r'}) + '\n')
+    stream = EncodedStream(args_of(file, max_length=60), template)
+    take(stream, 17)
+    lines = stream.lines()
+    assert lines[0] == 'training data: 17 rows taken from the stream, in pass 4' and len(lines) == 4
+    assert all(line.startswith('  dropped 1 x ') for line in lines[1:])
+    with pytest.raises(SwiftliteError, match=r'a\.jsonl, line 6: broken JSON \(--strict'):
+        take(EncodedStream(args_of(file, strict=True), template), 6)
+    (tmp_path / 'b.jsonl').write_text('{"query": "no answer"}\n')
+    with pytest.raises(SwiftliteError, match='no rows are left to train on: 1 x'):
+        take(EncodedStream(args_of(str(tmp_path / 'b.jsonl')), template), 1)
+
+
+def test_a_file_is_never_read_whole(tmp_path, monkeypatch):
+    """What is taken decides how much is read."""
+    read, lines = [], files._jsonl
+    monkeypatch.setattr(files, '_jsonl', lambda *a: (read.append(1) or one for one in lines(*a)))
+    stream = row_stream(args_of(write(tmp_path / 'a.jsonl', range(5000))))
+    raw = stream.raw(0)
+    for _ in range(10):
+        next(raw)
+    assert len(read) == 8 + 10
+
+
+def test_shuffled():
+    found = list(shuffled(iter(range(1000)), 100, random.Random(3)))
+    assert sorted(found) == list(range(1000)) and found != sorted(found)
+    assert max(i - place for place, i in enumerate(found)) <= 100, 'nothing comes before it is read'
+    assert list(shuffled(iter(range(50)), 1, random.Random(3))) == list(range(50))
+
+
+def test_mixed():
+    readers = [lambda: iter('a' * 10), lambda: iter('b' * 40)]
+    found = list(mixed(readers, Draws([1, 1], 0), FIRST))
+    assert found.count('a') == 10 or found.count('b') == 40
+    found = list(mixed(readers, Draws([1, 1], 0), ALL))
+    assert found.count('b') == 40 and found.count('a') > 20
+    assert list(mixed([lambda: iter('a'), lambda: iter('')], Draws([1, 1], 0), ALL)) in ([], ['a'] * 1, ['a'] * 2)
+
+
+def test_a_mix_of_streams(tmp_path, template):
+    a, b = write(tmp_path / 'a.jsonl', range(100)), write(tmp_path / 'b.jsonl', range(1000, 1100))
+    found = take(EncodedStream(args_of(a, b, interleave_prob=[9, 1]), template), 80)
+    assert 1 < sum(q >= 1000 for q in found) < 25
+
+
+def test_the_loader_notes_what_was_taken(tmp_path, template):
+    stream = EncodedStream(args_of(write(tmp_path / 'a.jsonl', range(50))), template)
+    batches = iter(StreamLoader(stream, 4, len))
+    assert [next(batches) for _ in range(3)] == [4, 4, 4]
+    assert stream.taken == Place(0, 12, 0, 12), 'not what waits in the queue'
+    batches.close()
+
+
+def test_an_error_of_the_thread_is_raised(tmp_path, template, monkeypatch):
+    def broken(*_):
+        raise SwiftliteError('no more')
+
+    stream = EncodedStream(args_of(write(tmp_path / 'a.jsonl', range(50))), template)
+    monkeypatch.setattr(module, 'encode_row', broken)
+    monkeypatch.setattr(module, 'cut', broken)
+    with pytest.raises(SwiftliteError, match='no rows are left to train on: 50 x no more'):
+        next(iter(StreamLoader(stream, 4, len)))
+
+
+@pytest.mark.parametrize(
+    ('flags', 'said'),
+    [
+        ({'max_steps': -1}, 'needs --max_steps'),
+        ({'packing': True}, 'packs are made of all rows'),
+        ({'group_by_length': True}, 'exclude each other'),
+        ({'dataset': ['a.jsonl#5']}, 'leave out the number'),
+    ],
+)
+def test_flags_that_do_not_fit(flags, said):
+    with pytest.raises(UsageError, match=said):
+        SftArgs(**{'dataset': ['a.jsonl'], 'streaming': True, 'max_steps': 3, **flags})
+
+
+def weights(summary):
+    return load_file(Path(summary['last_model_checkpoint']) / 'adapter_model.safetensors')
+
+
+def test_a_stopped_run_goes_on_bitwise(sft, data, capsys):
+    """Weights and losses of a run that was interrupted are those of one that was not."""
+    flags = {'streaming': True, 'save_steps': 2, 'val_dataset': [str(data)], 'eval_steps': 2, 'save_total_limit': 9}
+    whole = sft(max_steps=6, **flags)
+    assert 'training data: 48 rows taken from the stream, in pass 3' in capsys.readouterr().out
+    first = Path(whole['last_model_checkpoint']).parent / 'checkpoint-4'
+    again = sft(max_steps=6, resume_from_checkpoint=str(first), **flags)
+    assert all((tensor == weights(again)[name]).all() for name, tensor in weights(whole).items())
+    logs = [
+        [
+            json.loads(line).get('loss')
+            for line in Path(run['last_model_checkpoint'], '../logging.jsonl').read_text().splitlines()
+        ][-3:]
+        for run in (whole, again)
+    ]
+    assert whole['best_metric'] == again['best_metric'] and logs[0] == logs[1]
+
+
+def test_rows_of_a_stream_are_shown(sft, capsys):
+    assert sft(streaming=True, max_steps=1, dump_prompt=2) == {'rows_shown': 2}
+    assert 'What is the capital of Zubria?' in capsys.readouterr().out
