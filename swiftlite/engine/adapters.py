@@ -73,6 +73,10 @@ class AdapterTable:
         """The entry of a load, None when it is forgotten."""
         return self._by_uid.get(uid)
 
+    def names(self, uids: Iterable[int]) -> list[str]:
+        """Of these adapters, in order; 0 has none."""
+        return sorted({self._by_uid[uid].request.lora_name for uid in uids if uid})
+
     def add(self, entry: Entry) -> list[int]:
         """Register, replacing the id's adapter if any (its sequences keep the old one). Returns uids to forget."""
         int_id = entry.request.lora_int_id
@@ -161,6 +165,11 @@ class AdapterTable:
         for uid in closed:
             self._by_uid[uid].closed = False
             self.on_move(uid)
+
+    @property
+    def num_resident(self) -> int:
+        """Adapters that are in pages."""
+        return sum(1 for entry in self._by_uid.values() if entry.pages)
 
     @property
     def pages_used(self) -> int:

@@ -123,7 +123,7 @@ class AsyncEngine:
         self._loras.pop(int_id, None)
         return await self._call('remove_lora', int_id)
 
-    async def stats(self) -> dict[str, int]:
+    async def stats(self) -> dict[str, Any]:
         """The engine's counters and gauges (Engine.stats)."""
         return await self._call('stats')
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..errors import SwiftliteError
 from .adapters import AdapterTable
@@ -167,9 +168,10 @@ class Engine:
         """Forget an adapter; what waits for it or runs on it finishes. False if the id is unknown."""
         return self.library.remove(int_id)
 
-    def stats(self) -> dict[str, int]:
-        """Counters and gauges for logs and metrics."""
+    def stats(self) -> dict[str, Any]:
+        """Counters and gauges for logs and metrics, and the names of the adapters that requests run on or wait for."""
         s = self.scheduler
+        running, waiting = {seq.adapter for seq in s.running}, set(s.waiting.adapters())
         return {
             'num_running': len(s.running),
             'num_waiting': len(s.waiting) + len(self.intake),
@@ -180,10 +182,14 @@ class Engine:
             'num_preemptions': s.num_preemptions,
             'generated_tokens': self.generated,
             'adapters': len(self.adapters),
+            'adapters_on_device': self.adapters.num_resident,
             'adapters_in_memory': self.library.num_copies,
             'adapter_pages_used': self.adapters.pages_used,
             'adapter_reads': self.library.reads,
             'adapter_uploads': self.library.uploads,
+            'max_adapters': self.config.max_loras if self.config.enable_lora else 0,
+            'running_adapters': self.adapters.names(running),
+            'waiting_adapters': self.adapters.names(waiting),
         }
 
     def shutdown(self) -> None:

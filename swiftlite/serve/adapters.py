@@ -56,6 +56,7 @@ async def unload_adapter(service: Service, body: UnloadAdapterBody) -> PlainText
         if model is None or model.lora is None:
             raise ApiError(f"The lora adapter '{body.lora_name}' cannot be found.", status=404)
         service.models.remove(body.lora_name)
+        service.metrics.forget(body.lora_name)
         await service.engine.remove_lora(model.lora.lora_int_id)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 

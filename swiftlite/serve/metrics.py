@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -17,12 +18,18 @@ TOKENS = tuple(scale * 10**power for power in range(6) for scale in (1, 2, 5))
 GAUGES = {
     'vllm:num_requests_running': ('num_running', 'Requests in the running batch.'),
     'vllm:num_requests_waiting': ('num_waiting', 'Requests that wait to be scheduled.'),
+    'swiftlite:adapters': ('adapters', 'Adapters that are loaded.'),
+    'swiftlite:adapters_on_device': ('adapters_on_device', 'Adapters in the rank pages of the device.'),
+    'swiftlite:adapters_in_memory': ('adapters_in_memory', 'Adapters with a copy in host memory.'),
 }
 COUNTERS = {
     'vllm:prefix_cache_queries': ('prefix_queries', 'Prompt tokens looked up in the prefix cache.'),
     'vllm:prefix_cache_hits': ('prefix_hits', 'Prompt tokens found in the prefix cache.'),
     'vllm:num_preemptions': ('num_preemptions', 'Requests that were preempted.'),
+    'swiftlite:adapter_reads': ('adapter_reads', 'Adapters read from disk.'),
+    'swiftlite:adapter_uploads': ('adapter_uploads', 'Adapters copied to the device.'),
 }
+ADAPTER = ('model_name', 'lora_name')
 
 
 class Metrics:
@@ -52,10 +59,36 @@ class Metrics:
         self._success = Counter(
             'vllm:request_success', 'Finished requests.', (*LABELS, 'finished_reason'), registry=self.registry
         )
+        self._lora_info = Gauge(
+            'vllm:lora_requests_info',
+            'Adapters that requests run on and wait for; the value is the time.',
+            ('max_lora', 'waiting_lora_adapters', 'running_lora_adapters'),
+            registry=self.registry,
+        )
+        self._lora_counters = [
+            Counter(f'swiftlite:lora_{name}', f'{text} of an adapter.', ADAPTER, registry=self.registry)
+            for name, text in (
+                ('requests', 'Started sequences'),
+                ('prompt_tokens', 'Prompt tokens'),
+                ('generation_tokens', 'Generated tokens'),
+            )
+        ]
 
-    def sequence(self, prompt_tokens: int) -> SequenceWatch:
+    def sequence(self, prompt_tokens: int, lora: str | None = None) -> SequenceWatch:
+        """Watch a sequence of the base, or of an adapter."""
         self.prompt_tokens.inc(prompt_tokens)
-        return SequenceWatch(self, prompt_tokens)
+        generated = None
+        if lora is not None:
+            requests, prompts, generated = (counter.labels(self._labels[0], lora) for counter in self._lora_counters)
+            requests.inc()
+            prompts.inc(prompt_tokens)
+        return SequenceWatch(self, prompt_tokens, generated)
+
+    def forget(self, lora: str) -> None:
+        """An adapter was unloaded: its counters end."""
+        for counter in self._lora_counters:
+            with contextlib.suppress(KeyError):  # nobody has used it
+                counter.remove(self._labels[0], lora)
 
     def finished(self, reason: str) -> None:
         self._success.labels(*self._labels, reason).inc()
@@ -69,6 +102,10 @@ class Metrics:
             value = stats.get(key, 0)
             self._engine_counters[name].inc(value - self._seen[name] if value >= self._seen[name] else value)
             self._seen[name] = value
+        self._lora_info.clear()
+        if stats.get('max_adapters'):
+            names = (','.join(stats[f'{state}_adapters']) for state in ('waiting', 'running'))
+            self._lora_info.labels(stats['max_adapters'], *names).set_to_current_time()
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -84,8 +121,9 @@ class Metrics:
 class SequenceWatch:
     """Takes the times of one generation."""
 
-    def __init__(self, metrics: Metrics, prompt_tokens: int) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, prompt_tokens: int, lora_tokens: Counter | None) -> None:
+        """lora_tokens: counts those of the adapter as well."""
+        self._metrics, self._lora_tokens = metrics, lora_tokens
         self._prompt_tokens = prompt_tokens
         self._tokens = 0
         self._first = 0.0
@@ -97,6 +135,8 @@ class SequenceWatch:
         tokens = len(output.outputs[0].token_ids)
         if tokens:
             self._metrics.generation_tokens.inc(tokens)
+            if self._lora_tokens is not None:
+                self._lora_tokens.inc(tokens)
             if self._last:
                 self._metrics.inter_token.observe((now - self._last) / tokens)
             else:

@@ -135,7 +135,7 @@ class Service:
             lora_request=lora,
             cache_salt=job.cache_salt,
         )
-        watch = self.metrics.sequence(len(job.prompts[prompt]))
+        watch = self.metrics.sequence(len(job.prompts[prompt]), lora.lora_name if lora is not None else None)
         async with contextlib.aclosing(outputs):  # type: ignore[type-var]
             async for output in outputs:
                 watch.step(output)

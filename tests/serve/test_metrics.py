@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -14,6 +15,7 @@ from swiftlite.serve.metrics import Metrics
 from swiftlite.serve.stats_log import log_stats
 from tests.served import ServerThread
 
+LONG = {'ignore_eos': True}
 GAUGES = ('num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc')
 COUNTERS = ('prompt_tokens', 'generation_tokens', 'num_preemptions', 'prefix_cache_queries', 'prefix_cache_hits')
 HISTOGRAMS = (
@@ -33,7 +35,8 @@ def scrape(server: ServerThread) -> dict:
 
 
 def total(families: dict, name: str, suffix: str = '') -> float:
-    return sum(s.value for s in families[f'vllm:{name}'].samples if s.name == f'vllm:{name}{suffix}')
+    name = name if ':' in name else f'vllm:{name}'
+    return sum(s.value for s in families[name].samples if s.name == f'{name}{suffix}')
 
 
 def test_every_name_and_its_kind(server: ServerThread, client: openai.OpenAI) -> None:
@@ -111,3 +114,33 @@ async def test_a_line_of_statistics_while_there_is_something_to_say(caplog: pyte
     assert first.startswith('2 running, 1 waiting, ') and first.endswith('KV cache 40 % used, prefix cache 25 % hits')
     assert after_restart.startswith('0 running')
     await log_stats(service, 0)
+
+
+def test_adapters_have_counters_of_their_own(server: ServerThread, client: openai.OpenAI, adapter: Path) -> None:
+    """How much each is used, which run, and where they are; what is unloaded is not listed any more."""
+
+    def of(families: dict, name: str) -> dict[str, float]:
+        samples = families[f'swiftlite:lora_{name}'].samples
+        return {s.labels['lora_name']: s.value for s in samples if s.name.endswith('_total')}
+
+    body = {'lora_name': 'brief', 'lora_path': str(adapter)}
+    assert httpx.post(f'{server.url}/v1/load_lora_adapter', json=body).status_code == 200
+    before = scrape(server)
+    answers = client.completions.create(model='brief', prompt='hello', max_tokens=60, stream=True, extra_body=LONG)
+    next(answers)
+    families = scrape(server)
+    (info,) = families['vllm:lora_requests_info'].samples
+    assert info.labels['running_lora_adapters'] == 'brief' and info.labels['max_lora'] == '8' and info.value > 1e9
+    assert info.labels['waiting_lora_adapters'] == ''
+    for _ in answers:
+        pass
+    after = scrape(server)
+    assert of(after, 'requests')['brief'] == 1 and of(after, 'generation_tokens')['brief'] == 60
+    assert of(after, 'prompt_tokens')['brief'] > 0 and 'brief' not in of(before, 'requests')
+    for name in ('adapters', 'adapters_on_device', 'adapters_in_memory'):
+        assert after[f'swiftlite:{name}'].samples[0].value >= 1
+    assert (
+        total(after, 'swiftlite:adapter_uploads', '_total') >= total(before, 'swiftlite:adapter_uploads', '_total') + 1
+    )
+    assert httpx.post(f'{server.url}/v1/unload_lora_adapter', json={'lora_name': 'brief'}).status_code == 200
+    assert 'brief' not in of(scrape(server), 'requests')
