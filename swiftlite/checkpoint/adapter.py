@@ -16,8 +16,10 @@ from swiftlite.errors import SwiftliteError
 _PREFIX = 'base_model.model.'
 _PART = re.compile(  # the module, and which of its parts
     r'(?:base_model\.model\.)?(.+)\.(?:(lora_[AB])(?:\.default)?\.weight|'
-    r'(lora_magnitude_vector)(?:\.default)?(?:\.weight)?)'
+    r'(lora_magnitude_vector|lora_embedding_[AB])(?:\.default)?(?:\.weight)?|'
+    r'(base_layer)\.weight)'
 )
+EMBEDDING = 'model.embed_tokens'
 # Options that change what an adapter computes; any other value than these is refused.
 _SUPPORTED: dict[str, tuple] = {
     'bias': ('none', None),
@@ -55,6 +57,11 @@ class LoRAWeights:
     @property
     def rank(self) -> int:
         return self.a.shape[0]
+
+    def same(self, other: 'LoRAWeights') -> bool:
+        """Whether both change a weight in the same way, number for number."""
+        tensors = (self.a, other.a), (self.b, other.b)
+        return self.scaling == other.scaling and all(torch.equal(x, y) for x, y in tensors)
 
     def merged(self, weight: torch.Tensor) -> torch.Tensor:
         """`weight` [out, in] with the adapter in it, in fp32."""
@@ -100,7 +107,7 @@ def read_adapter(path: str | Path, config: dict | None = None, *, merging: bool 
     adapter = Adapter(settings, replaced=replaced)
     for module, pair in pairs.items():
         rank, scaling = rank_and_scaling(settings, module)
-        a, b = _checked(folder, module, pair, rank)
+        a, b = _checked(folder, module, _as_linear(folder, settings, module, pair), rank)
         targets = native_modules(module)
         if b.shape[0] % len(targets):
             raise SwiftliteError(
@@ -221,7 +228,7 @@ def _pairs(folder: Path, saved: bool) -> tuple[dict[str, dict[str, torch.Tensor]
     replaced: dict[str, torch.Tensor] = {}
     for name, tensor in iter_file(file, in_memory=True):
         if (match := _PART.fullmatch(name)) is not None:
-            pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3)] = tensor
+            pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3) or match.group(4)] = tensor
         elif saved and 'lora_' not in name:
             if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
                 raise SwiftliteError(f'{folder}: {name} holds values that are not finite numbers')
@@ -231,6 +238,28 @@ def _pairs(folder: Path, saved: bool) -> tuple[dict[str, dict[str, torch.Tensor]
     if not pairs:
         raise SwiftliteError(f'{file} holds no LoRA weights')
     return pairs, replaced
+
+
+def _as_linear(folder: Path, settings: dict, module: str, pair: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The pair of a weight matrix: an embedding's A [r, vocab] and B [hidden, r] are one of its [vocab, hidden].
+
+    peft saves the base's frozen embedding beside them, which says only how large the vocabulary was.
+    """
+    a, b = pair.get('lora_embedding_A'), pair.get('lora_embedding_B')
+    if a is None and b is None:
+        linear = pair
+    elif a is None or b is None or a.dim() != 2 or b.dim() != 2:
+        raise SwiftliteError(f'{folder}: {module} has no two matrices lora_embedding_A and lora_embedding_B')
+    elif settings.get('use_dora'):
+        raise SwiftliteError(f'{folder}: {module} is an embedding with use_dora=True, which is not supported')
+    else:
+        linear = {'lora_A': b.t(), 'lora_B': a.t()}
+    base, rows = pair.get('base_layer'), linear.get('lora_B')
+    if base is not None and rows is not None and base.shape[0] != rows.shape[0]:
+        raise SwiftliteError(
+            f'{folder}: {module} has {base.shape[0]} rows in the base, but its adapter has {rows.shape[0]}'
+        )
+    return linear
 
 
 def _magnitude(folder: Path, settings: dict, module: str, pair: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
@@ -278,7 +307,7 @@ def linear_shape(config: dict, module: str) -> tuple[int, int] | None:
         'mlp.up_proj': (width, hidden),
         'mlp.down_proj': (hidden, width),
     }
-    if module == 'lm_head':
+    if module in ('lm_head', EMBEDDING):
         return config['vocab_size'], hidden
     match = re.fullmatch(r'model\.layers\.(\d+)\.(.+)', module)
     return shapes.get(match.group(2)) if match and int(match.group(1)) < config['num_hidden_layers'] else None
@@ -319,6 +348,10 @@ def write_adapter(path: str | Path, adapter: Adapter, mapping: Mapping | None = 
         settings['target_modules'] = sorted(modules)
     tensors = {}
     for name, weights in modules.items():
+        if name == EMBEDDING or (mapping is not None and mapping.modules(name) == (EMBEDDING,)):
+            tensors[f'{_PREFIX}{name}.lora_embedding_A'] = weights.b.t().contiguous().clone()
+            tensors[f'{_PREFIX}{name}.lora_embedding_B'] = weights.a.t().contiguous().clone()
+            continue
         tensors[f'{_PREFIX}{name}.lora_A.weight'] = weights.a.contiguous().clone()
         tensors[f'{_PREFIX}{name}.lora_B.weight'] = weights.b.contiguous().clone()
         if weights.magnitude is not None:

@@ -16,7 +16,9 @@ from ..checkpoint.adapter import AdapterState, LoRAWeights, adapter_state, read_
 from ..errors import SwiftliteError
 from ..layers.linear import Linear
 from ..layers.lora import PAGE
+from ..layers.vocab_lora import VocabPair
 
+VOCAB = ('model.embed_tokens', 'lm_head')
 CHUNK = 16 << 20  # bytes; pinned memory is kept for the next adapter, which uses pieces of one size again
 
 
@@ -52,10 +54,12 @@ class HostAdapter:
     rank: int
     chunks: list[torch.Tensor]  # [n] of the pools' dtype, pinned for a GPU
     arrays: list[Array]
+    vocab: dict[str, VocabPair]  # of the embedding and the output layer, whole on every rank
 
     @property
     def num_bytes(self) -> int:
-        return sum(chunk.numel() * chunk.element_size() for chunk in self.chunks)
+        pairs = [tensor for pair in self.vocab.values() for tensor in (pair.a, pair.b)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.chunks, *pairs))
 
 
 class AdapterFormat:
@@ -73,23 +77,36 @@ class AdapterFormat:
         self._linears, self._sizes, self._max_rank = linears, sizes, max_rank
         self._dtype, self._pinned = dtype, pinned
         self._known = {f'{linear.prefix}.{s.name}': s.name for linear in linears for s in linear.slices}
+        self._known |= {name: name.rpartition('.')[2] for name in VOCAB}
 
     def read(self, path: str) -> HostAdapter:
         """Read and check the adapter in a folder; SwiftliteError names the tensor that does not fit."""
         modules = read_adapter(path).modules
         self._check(path, modules)
-        rank = max(weights.rank for weights in modules.values())
-        copy = self._allocate(modules, rank)
-        for array in copy.arrays:
-            self._fill(path, array, array.of(copy.chunks[array.chunk]), modules)
-        return copy
+        vocab = {name: self._vocab_pair(path, name, modules.pop(name)) for name in VOCAB if name in modules}
+        rank = max((weights.rank for weights in modules.values()), default=1)
+        chunks, arrays = self._allocate(modules, rank)
+        for array in arrays:
+            self._fill(path, array, array.of(chunks[array.chunk]), modules)
+        return HostAdapter(rank, chunks, arrays, vocab)
+
+    def _vocab_pair(self, path: str, name: str, weights: LoRAWeights) -> VocabPair:
+        pair = VocabPair(
+            *(
+                torch.empty(tensor.shape, dtype=self._dtype, pin_memory=self._pinned).copy_(tensor)
+                for tensor in (weights.a, weights.b.float() * weights.scaling)
+            )
+        )
+        for tensor in (pair.a, pair.b):
+            self._check_finite(path, f"an adapter matrix of '{name}'", tensor)
+        return pair
 
     def _check(self, path: str, modules: dict[str, LoRAWeights]) -> None:
         for name, weights in modules.items():
             if name not in self._known:
                 raise SwiftliteError(
                     f"{path}: the adapter changes '{name}', which is not a linear layer of this model; "
-                    'merge it with `swiftlite export --merge_lora true` instead.'
+                    'it was trained on another base.'
                 )
             n_in, n_out = self._sizes[self._known[name]]
             if weights.a.shape[1] != n_in or weights.b.shape[0] != n_out:
@@ -104,7 +121,7 @@ class AdapterFormat:
                 f'start it with max_lora_rank {rank} (--max_lora_rank).'
             )
 
-    def _allocate(self, modules: dict[str, LoRAWeights], rank: int) -> HostAdapter:
+    def _allocate(self, modules: dict[str, LoRAWeights], rank: int) -> tuple[list[torch.Tensor], list[Array]]:
         """Zeros, laid out: layers that are no target have no arrays."""
         rows, room = -(-rank // PAGE) * PAGE, CHUNK // self._dtype.itemsize
         arrays: list[Array] = []
@@ -119,8 +136,7 @@ class AdapterFormat:
                     sizes.append(0)
                 arrays.append(Array(index, rank_dim, len(sizes) - 1, sizes[-1], shape))
                 sizes[-1] += size
-        chunks = [torch.empty(size, dtype=self._dtype, pin_memory=self._pinned).zero_() for size in sizes]
-        return HostAdapter(rank, chunks, arrays)
+        return [torch.empty(size, dtype=self._dtype, pin_memory=self._pinned).zero_() for size in sizes], arrays
 
     def _fill(self, path: str, array: Array, out: torch.Tensor, modules: dict[str, LoRAWeights]) -> None:
         linear = self._linears[array.linear]
@@ -133,11 +149,12 @@ class AdapterFormat:
                 part = out[index, : weights.rank].copy_(a)
             else:
                 part = out[: weights.rank, s.start : s.start + s.rows].copy_((b.float() * weights.scaling).t())
-            if not torch.isfinite(part).all():
-                raise SwiftliteError(
-                    f"{path}: lora_{'BA'[array.rank_dim]} of '{linear.prefix}.{s.name}' is too large for "
-                    f'{str(self._dtype).removeprefix("torch.")}, in which this engine computes.'
-                )
+            self._check_finite(path, f"lora_{'BA'[array.rank_dim]} of '{linear.prefix}.{s.name}'", part)
+
+    def _check_finite(self, path: str, what: str, tensor: torch.Tensor) -> None:
+        if not torch.isfinite(tensor).all():
+            dtype = str(self._dtype).removeprefix('torch.')
+            raise SwiftliteError(f'{path}: {what} is too large for {dtype}, in which this engine computes.')
 
 
 class AdapterReader:

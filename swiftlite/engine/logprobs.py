@@ -42,12 +42,12 @@ def prompt_logprobs(
     tokens: torch.Tensor,
     plan: StepPlan,
     rows_at_once: int,
-    to_logits: Callable[[torch.Tensor], torch.Tensor],
+    to_logits: Callable[[torch.Tensor, int], torch.Tensor],
 ) -> list[list[DeviceLogprobs]]:
     """For each of plan.prompt_rows its log probabilities, in parts.
 
     hidden [T, H]: of the step's tokens; tokens int32 [slots, N]: known tokens by slot. At most `rows_at_once` rows of
-    logits exist at a time, so memory does not grow with the prompt.
+    logits exist at a time, so memory does not grow with the prompt. to_logits: of hidden states of a row of the plan.
     """
     offsets = plan.counts.cumsum() - plan.counts
     found = []
@@ -58,6 +58,6 @@ def prompt_logprobs(
         parts = []
         for i in range(0, at.count, rows_at_once):
             j = min(i + rows_at_once, at.count)
-            parts.append(device_logprobs(to_logits(hidden[begin + i : begin + j]), targets[i:j], at.k))
+            parts.append(device_logprobs(to_logits(hidden[begin + i : begin + j], at.row), targets[i:j], at.k))
         found.append(parts)
     return found

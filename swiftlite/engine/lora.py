@@ -11,9 +11,10 @@ from swiftlite_kernels.paged_lora import LoRARouting
 
 from ..layers.linear import Linear
 from ..layers.lora import PAGE, LoRABatch, LoRAStore
+from ..layers.vocab_lora import VocabLoRA, VocabPair, VocabRun
 from ..models.decoder import Decoder
 from .batch import StepShape
-from .host_lora import AdapterFormat, AdapterReader, Array, HostAdapter
+from .host_lora import VOCAB, AdapterFormat, AdapterReader, Array, HostAdapter
 from .plan import AdapterLoad, StepPlan
 from .upload import Upload
 
@@ -39,12 +40,14 @@ class LoRAManager:
         self._pool_rows = torch.zeros(num_pages + 1, -(-max_rank // PAGE) * PAGE, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(num_pages + 1, dtype=torch.int32, device=device)
         self._slots: dict[int, int] = {}  # uid → first page
+        self._vocab: dict[int, tuple[int, dict[str, VocabPair]]] = {}  # by first page: uid and what it has, if any
         self._tokens, self._rows = (TileList(max_tokens, num_pages, depth, device) for _ in range(2))
         gpu = str(device).startswith('cuda')
         self._linears: list[Linear] = list(model.linears())
-        self.reader = AdapterReader(
-            AdapterFormat(self._linears, model.config.linear_sizes, max_rank, dtype, gpu), device if gpu else None
-        )
+        c = model.config
+        sizes = c.linear_sizes | dict.fromkeys(('embed_tokens', 'lm_head'), (c.hidden_size, c.vocab_size))
+        form = AdapterFormat(self._linears, sizes, max_rank, dtype, gpu)
+        self.reader = AdapterReader(form, device if gpu else None)
         self._copies = torch.cuda.Stream(device) if gpu else None
         self._upload_rows = Upload(device, depth)
         for linear in self._linears:
@@ -56,7 +59,9 @@ class LoRAManager:
         """Give up an adapter; with `copy_only` what is in pages stays usable."""
         self.reader.copies.pop(uid, None)
         if not copy_only:
-            self._slots.pop(uid, None)
+            slot = self._slots.pop(uid, -1)
+            if slot in self._vocab and self._vocab[slot][0] == uid:
+                del self._vocab[slot]
 
     def load(self, loads: list[AdapterLoad]) -> None:
         """Copy adapters from host memory into their pages; at most once a step."""
@@ -80,7 +85,11 @@ class LoRAManager:
             assert store is not None
             store.a.index_fill_(1, rows, 0)
             store.b.index_fill_(0, rows, 0)
+        for page in load.pages:
+            self._vocab.pop(page, None)
         slot = load.pages[0]
+        if copy.vocab:
+            self._vocab[slot] = load.uid, {name: pair.to(self.device) for name, pair in copy.vocab.items()}
         self._pool_rows[slot, : copy.rank] = rows[: copy.rank].int()
         self._ranks[slot] = copy.rank
         self._slots[load.uid] = slot
@@ -119,6 +128,19 @@ class LoRAManager:
         """The same for a step that is captured: always the same memory."""
         tokens = self._batch(self._tokens.views(shape.tokens))
         return tokens, self._batch(self._rows.views(shape.rows)) if shape.few else None
+
+    def vocab(self, plan: StepPlan, adapters: np.ndarray) -> VocabLoRA | None:
+        """Those of the step's adapters that change the embedding or the output layer, if there are any."""
+        if not self._vocab:
+            return None
+        runs = []
+        for (slot, first, end), (_, begin, stop) in zip(
+            self._runs(plan.counts, adapters), self._runs(np.ones_like(adapters), adapters), strict=True
+        ):
+            if slot in self._vocab:
+                embed, head = (self._vocab[slot][1].get(name) for name in VOCAB)
+                runs.append(VocabRun(embed, head, slice(first, end), slice(begin, stop)))
+        return VocabLoRA(tuple(runs)) if runs else None
 
     def _runs(self, counts: np.ndarray, adapters: np.ndarray) -> list[tuple[int, int, int]]:
         """(first page, first token, one past the last) of each run of tokens of one adapter."""

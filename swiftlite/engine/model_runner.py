@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from math import prod
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from ..errors import SwiftliteError
 from ..layers.context import StepContext, step_context
 from ..layers.lora import PAGE, LoRABatch
 from ..layers.parallel import TPGroup
+from ..layers.vocab_lora import VocabLoRA
 from ..models.decoder import Decoder
 from ..models.loader import fill_dummy, load_weights
 from .batch import BatchState, StepShape
@@ -183,7 +185,9 @@ class ModelRunner:
             self.lora.load(plan.adapters)
         adapters = self.state.adapters[plan.slots]
         adapted = self.lora is not None and bool(adapters.any())
-        captured = self.graphs.shape(plan, adapted) if self.graphs and not plan.prompt_rows else None
+        vocab = self.lora.vocab(plan, adapters) if self.lora is not None and adapted else None
+        graphs = self.graphs if vocab is None and not plan.prompt_rows else None
+        captured = graphs.shape(plan, adapted) if graphs else None
         shape = captured or StepShape(
             plan.num_tokens, len(plan.slots), plan.num_tokens > len(plan.slots), plan.shared[2] > 0, adapted
         )
@@ -200,11 +204,12 @@ class ModelRunner:
                 return DeviceResult(plan, done.tokens, None, [])
         else:
             longest = int((plan.starts + plan.counts).max())
-            step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora, plan)
+            step, logits, hidden = self._forward(shape, rows, int(plan.counts.max()), longest, lora, plan, vocab)
         prompt: list[list[DeviceLogprobs]] = []
         if plan.prompt_rows:
             rows_at_once = max(1, min(self.state.tokens.shape[0], AT_ONCE // self.model_config.vocab_size))
-            prompt = prompt_logprobs(hidden, self.state.tokens, plan, rows_at_once, self.model.logits)
+            to_logits = partial(self._logits, vocab)
+            prompt = prompt_logprobs(hidden, self.state.tokens, plan, rows_at_once, to_logits)
         if not plan.sample.any():  # prefill chunks only
             return DeviceResult(plan, step.last, None, prompt)
         tokens, logprobs = self.sampler(logits, plan, rows, step)
@@ -220,6 +225,7 @@ class ModelRunner:
         longest: int,
         lora: tuple[LoRABatch, LoRABatch | None] | None = None,
         plan: StepPlan | None = None,
+        vocab: VocabLoRA | None = None,
     ) -> tuple[StepTensors, torch.Tensor, torch.Tensor]:
         """Inputs of the step, every row's logits [R, V] after its last token, and hidden states.
 
@@ -239,10 +245,18 @@ class ModelRunner:
             dense=dense,
             sparse_lens=sparse_lens,
             row_lora=lora[1] if lora else None,
+            vocab=vocab,
         )  # fmt: skip
         with step_context(context):
             hidden = self.model(step.input_ids, step.positions)
-        return step, self.model.logits(hidden if few else hidden[step.last]), hidden
+        return step, self._logits(vocab, hidden if few else hidden[step.last]), hidden
+
+    def _logits(self, vocab: VocabLoRA | None, hidden: torch.Tensor, row: int | None = None) -> torch.Tensor:
+        """hidden [R, hidden] of all rows, or of one, → [R, V] with the adapters of the output layer."""
+        logits = self.model.logits(hidden)
+        if vocab is not None:
+            vocab.add_logits(hidden, logits, row)
+        return logits
 
     def _dense(self, plan: StepPlan, step: StepTensors) -> tuple[tuple[tuple[int, int], ...], torch.Tensor | None]:
         """Long prompts that have nothing in the cache yet, and the lengths of the others (StepContext)."""

@@ -12,7 +12,7 @@ import torch
 
 from swiftlite.args.export import ExportArgs
 from swiftlite.checkpoint import fingerprint, iter_tensors, load_tokenizer, raw_config, read_adapter, read_config
-from swiftlite.checkpoint.adapter import Adapter
+from swiftlite.checkpoint.adapter import Adapter, LoRAWeights
 from swiftlite.checkpoint.mappings import mapping_of
 from swiftlite.checkpoint.native import write_config, write_json, write_shards
 from swiftlite.errors import SwiftliteError, UsageError
@@ -44,7 +44,7 @@ class Merge:
         Raises:
             SwiftliteError: an adapted module is not among the weights, or a sum is too large for the dtype.
         """
-        pending, whole = dict(self.adapter.modules), self._whole()
+        pending, whole = self._pairs(), self._whole()
         for name, tensor in iter_tensors(self.base):
             weights = pending.pop(name.removesuffix('.weight'), None) if name.endswith('.weight') else None
             if weights is not None:
@@ -54,6 +54,21 @@ class Merge:
             yield name, tensor
         if missing := [*pending, *whole]:
             raise SwiftliteError(f'the adapter changes {missing[0]}, which is not among the weights of {self.base}')
+
+    def _pairs(self) -> dict[str, LoRAWeights]:
+        """The adapter's modules; where the base's embeddings are tied, the same change of both is one."""
+        pairs = dict(self.adapter.modules)
+        found = [name for name in TIED if name.removesuffix('.weight') in pairs]
+        if not read_config(self.base)['tie_word_embeddings'] or not found:
+            return pairs
+        embed, head = (pairs.get(name.removesuffix('.weight')) for name in TIED)
+        if embed is None or head is None or not embed.same(head):
+            raise SwiftliteError(
+                f'the adapter changes {found[0]} alone, but embeddings and output layer of {self.base} are one tensor: '
+                'serve it beside the base (swiftlite deploy --lora_modules)'
+            )
+        there = {name for name, _ in iter_tensors(self.base)}
+        return {name: pair for name, pair in pairs.items() if f'{name}.weight' in there or f'{name}.weight' not in TIED}
 
     def _whole(self) -> dict[str, torch.Tensor]:
         """The tensors that replace the base's; where its embeddings are tied, one counts for both."""

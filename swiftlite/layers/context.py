@@ -11,6 +11,7 @@ import torch
 
 if TYPE_CHECKING:
     from .lora import LoRABatch
+    from .vocab_lora import VocabLoRA
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class StepContext:
     dense                       prompts of this step that attend to themselves alone: (first token, count)
     sparse_lens   [B]   int32   seq_lens, 0 for those in `dense`; None when all are in it
     lora, row_lora              adapters of the tokens, and of `rows`
+    vocab                       those that change the embedding or the output layer
     """
 
     cu_seqlens_q: torch.Tensor
@@ -42,6 +44,7 @@ class StepContext:
     dense: tuple[tuple[int, int], ...] = ()
     sparse_lens: torch.Tensor | None = None
     row_lora: LoRABatch | None = None
+    vocab: VocabLoRA | None = None
 
     def adapters(self, count: int) -> LoRABatch | None:
         """Those of all tokens, or of `rows` for an input of that size."""

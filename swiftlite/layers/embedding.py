@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .context import current_step
 from .parallel import TPGroup
 from .target import Target
 
@@ -23,7 +24,14 @@ class VocabEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(self.rows, hidden_size, dtype=dtype, device=device), requires_grad=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """ids [T] → [T, hidden]."""
+        """ids [T] → [T, hidden], with the step's adapters of the embedding."""
+        out = self._embed(ids)
+        vocab = current_step().vocab
+        if vocab is not None:
+            vocab.add_embeddings(ids, out)
+        return out
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
         if self.tp.size == 1:
             return F.embedding(ids, self.weight)
         local = ids - self.start

@@ -46,15 +46,18 @@ def assert_equal(a, b):
         assert torch.allclose(a[name], b[name], atol=1e-6), name
 
 
+@pytest.mark.filterwarnings('ignore:.*save_embedding_layers')
 @pytest.mark.parametrize(
     'options',
     [
         {},
+        {'targets': ['embed_tokens', 'lm_head', 'v_proj'], 'rank_pattern': {'embed_tokens': 2}},
+        {'targets': r'.*layers\.1\.(self_attn\.[qk]_proj|mlp\.down_proj)'},
         {'use_rslora': True},
         {'rank_pattern': {'v_proj': 2, 'layers.1.mlp.down_proj': 6}, 'alpha_pattern': {'q_proj': 3}},
         {'layers_to_transform': [1]},
     ],
-    ids=['plain', 'rslora', 'patterns', 'one layer'],
+    ids=['plain', 'vocabulary', 'regex', 'rslora', 'patterns', 'one layer'],
 )
 def test_deltas_equal_pefts(base, tmp_path, options):
     folder = tiny_adapter(tmp_path / 'a', base, **options)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from swiftlite import LoRARequest
 from swiftlite.checkpoint import Adapter, LoRAWeights, iter_tensors, read_adapter, write_adapter
 from tests.engine.runs import greedy, make_llm, random_prompts, run
-from tests.tiny import tiny_model
+from tests.tiny import tiny_adapter, tiny_model
 
 SHAPES = [
     {'hf_model_type': 'qwen2', 'num_hidden_layers': 2},
@@ -31,7 +33,10 @@ class Pair:
         )
         self.plain = make_llm(self.base, enable_prefix_caching=False)
         self.tensors = {name: tensor.clone() for name, tensor in iter_tensors(self.base)}
-        self.linear = {name.removesuffix('.weight'): t for name, t in self.tensors.items() if '_proj.weight' in name}
+        matrices = (
+            ('_proj.weight',) if shape.get('tie_word_embeddings') else ('_proj.weight', 'embed_tokens', 'lm_head')
+        )
+        self.linear = {k.removesuffix('.weight'): t for k, t in self.tensors.items() if any(m in k for m in matrices)}
         self.ids = 0
 
     @contextmanager
@@ -97,6 +102,43 @@ def test_any_mix_answers_like_merged_models(pairs, tmp_path_factory, data):
     for request in requests[1:]:
         assert pair.adapted.engine.remove_lora(request.lora_int_id)
     assert pair.adapted.engine.stats()['adapter_pages_used'] == 0
+
+
+@pytest.mark.filterwarnings('ignore:.*save_embedding_layers', 'ignore:Model has .tie_word_embeddings')
+@pytest.mark.parametrize('tied', [True, False])
+def test_embedding_and_output_layer(tied, tmp_path):
+    """As peft computes them beside the base; with the prompt's log probabilities, and at the side of other adapters."""
+    base = tiny_model(tmp_path / 'base', 'qwen2', tie_word_embeddings=tied, num_hidden_layers=1)
+    targets = (['embed_tokens'], ['lm_head'], ['embed_tokens', 'lm_head', 'q_proj', 'down_proj'], ['v_proj'])
+    folders = [tiny_adapter(tmp_path / str(i), base, i, 3 + i, list(t)) for i, t in enumerate(targets)]
+    loras = [None, *(LoRARequest(f.name, i, str(f)) for i, f in enumerate(folders, 1))]
+    references = []
+    for folder in folders:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        references.append(PeftModel.from_pretrained(model, folder))
+    references.insert(0, AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+    prompts = random_prompts(10, seed=3, low=3, high=20)
+    llm = make_llm(base, enable_lora=True, max_loras=2, max_lora_rank=8, num_gpu_blocks_override=24, max_model_len=64)
+    outs = llm.generate(
+        [{'prompt_token_ids': p} for p in prompts],
+        [greedy(10, prompt_logprobs=0) if i % 2 else greedy(10) for i in range(10)],
+        use_tqdm=False,
+        lora_request=[loras[i % 5] for i in range(10)],
+    )
+    for i, out in enumerate(outs):
+        tokens = out.outputs[0].token_ids
+        logits = references[i % 5](torch.tensor([prompts[i] + tokens])).logits[0].float()
+        at = logits[len(prompts[i]) - 1 : -1]
+        assert (at.max(-1).values - at[torch.arange(10), torch.tensor(tokens)] <= 1e-4).all()
+        if i % 2:
+            known = torch.log_softmax(logits, -1)
+            for position, found in enumerate(out.prompt_logprobs[1:]):
+                token = prompts[i][position + 1]
+                assert found[token].logprob == pytest.approx(known[position, token].item(), abs=2e-4)
+    assert len({tuple(run(llm, [prompts[0]], greedy(10), lora)[0]) for lora in loras}) == 5
+    for lora in loras[1:]:
+        llm.engine.remove_lora(lora.lora_int_id)
+    assert not llm.engine.executor.runner.lora._vocab
 
 
 def test_such_mixes_do_preempt_and_read_again(pairs, tmp_path):

@@ -38,13 +38,20 @@ def test_two_ranks_are_one(base, adapters):
         two.shutdown()
 
 
+@pytest.mark.filterwarnings('ignore:.*save_embedding_layers', 'ignore:Model has .tie_word_embeddings')
 def test_ranks_share_a_kv_head_and_an_odd_vocabulary(tmp_path):
     tiny_qwen2(tmp_path / 'm', num_key_value_heads=1, vocab_size=129, tie_word_embeddings=True)
-    adapter = LoRARequest('a', 1, str(tiny_adapter(tmp_path / 'a', tmp_path / 'm')))
-    expected = run(make_llm(tmp_path / 'm', enable_lora=True), PROMPTS, lora=adapter)
-    two = make_llm(tmp_path / 'm', enable_lora=True, tensor_parallel_size=2)
+    targets = (None, ['embed_tokens', 'lm_head', 'q_proj'], ['v_proj'])
+    folders = [tiny_adapter(tmp_path / str(i), tmp_path / 'm', i, targets=t) for i, t in enumerate(targets)]
+    adapters = [LoRARequest(f.name, i, str(f)) for i, f in enumerate(folders, 1)]
+    mix = [adapters[i % 3] for i in range(len(PROMPTS))]
+    expected = run(make_llm(tmp_path / 'm', enable_lora=True), PROMPTS, lora=mix)
+    few = {'max_loras': 1, 'max_lora_rank': 8, 'max_cpu_loras': 1}  # each is read again on both ranks
+    two = make_llm(tmp_path / 'm', enable_lora=True, tensor_parallel_size=2, **few)
     try:
-        assert run(two, PROMPTS, lora=adapter) == expected
+        assert run(two, PROMPTS, lora=mix) == expected
+        assert run(two, PROMPTS, lora=mix) == expected
+        assert two.engine.stats()['adapter_reads'] > 3
     finally:
         two.shutdown()
 

@@ -35,6 +35,7 @@ def test_merged_logits_equal_the_adapters(base, adapter, merge):
     assert (tuned - before).abs().max() > 1e-2
 
 
+@pytest.mark.filterwarnings('ignore:.*save_embedding_layers')
 @pytest.mark.parametrize(
     'options',
     [
@@ -42,11 +43,19 @@ def test_merged_logits_equal_the_adapters(base, adapter, merge):
         {'use_dora': True, 'use_rslora': True, 'rank_pattern': {'q_proj': 2}},
         {'modules_to_save': ['norm']},
         {'modules_to_save': ['embed_tokens'], 'ensure_weight_tying': True},
+        {'targets': ['embed_tokens', 'q_proj'], 'ensure_weight_tying': True},
     ],
-    ids=['dora', 'dora-rslora', 'norms', 'tied embeddings'],
+    ids=['dora', 'dora-rslora', 'norms', 'tied embeddings', 'tied adapters'],
 )
 def test_more_than_a_lora_is_merged_exactly(base, tmp_path, merge, options, capsys):
     adapter = tiny_adapter(tmp_path / 'checkpoint-1', base, **options)
+    if 'targets' in options:  # one pair for both
+        file = adapter / 'adapter_model.safetensors'
+        tensors = {k: v.clone() for k, v in load_file(file).items()}
+        for mine, other in ('AB', 'BA'):
+            pair = tensors[f'base_model.model.model.embed_tokens.lora_embedding_{mine}']
+            tensors[f'base_model.model.lm_head.lora_{other}.weight'] = pair.t().contiguous()
+        save_file(tensors, file)
     folder = merge(adapter, model_id_or_path=str(base), template_type='tiny-chat', verify=True)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tuned = logits(PeftModel.from_pretrained(plain, adapter))
@@ -55,8 +64,10 @@ def test_more_than_a_lora_is_merged_exactly(base, tmp_path, merge, options, caps
     assert 'same next token at 100.0%' in capsys.readouterr().out
 
 
-def test_half_of_what_is_tied_cannot_be_merged(base, tmp_path, merge):
-    adapter = tiny_adapter(tmp_path / 'checkpoint-1', base, modules_to_save=['embed_tokens'], ensure_weight_tying=True)
+@pytest.mark.filterwarnings('ignore:.*save_embedding_layers')
+@pytest.mark.parametrize('options', [{'modules_to_save': ['embed_tokens']}, {'targets': ['embed_tokens']}])
+def test_half_of_what_is_tied_cannot_be_merged(base, tmp_path, merge, options):
+    adapter = tiny_adapter(tmp_path / 'checkpoint-1', base, ensure_weight_tying=True, **options)
     file = adapter / 'adapter_config.json'
     file.write_text(json.dumps({**json.loads(file.read_text()), 'ensure_weight_tying': False}))
     with pytest.raises(SwiftliteError, match=r'embed_tokens.weight alone, but embeddings and output layer of'):
