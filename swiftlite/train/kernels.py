@@ -16,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from swiftlite.train import fused, fused_lora
 from swiftlite.train.fused_lora import plain
+from swiftlite.train.loss import output_layer
 
 # decoder layers of this shape: norm, attention, add, norm, SwiGLU, add
 LAYERS = ('Qwen2DecoderLayer', 'Qwen3DecoderLayer', 'LlamaDecoderLayer', 'MistralDecoderLayer')
@@ -28,9 +29,7 @@ def install_kernels(model: nn.Module) -> list[str]:
     The loss of its output layer, too (see train.loss). It may be done before or after adapters are added. Returns what
     is left as it was, a line each: an empty list for a model of which all is covered.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    if head is not None:
-        head.fused_loss = True
+    output_layer(model).fused_loss = True  # type: ignore[assignment]
     layers = [module for module in model.modules() if type(module).__name__ in LAYERS]
     if not layers:
         return [f'{type(model).__name__}: its decoder layers are none of {", ".join(LAYERS)}']

@@ -98,6 +98,13 @@ def is_linear(head: nn.Module) -> bool:
     return type(head) is nn.Linear or (isinstance(head, FSDPModule) and type(head).__bases__[-1] is nn.Linear)
 
 
+def output_layer(model: Any) -> nn.Module:
+    """The layer that makes the logits; of one that peft trains whole, the copy that is trained."""
+    head = model.get_output_embeddings()
+    copies = getattr(head, 'modules_to_save', None)
+    return head if copies is None or head.disable_adapters else copies[head.active_adapters[0]]
+
+
 def install_loss(model: nn.Module) -> None:
     """Let a transformers causal LM take what Collator makes and return {'loss_sum', 'correct'}.
 
@@ -122,19 +129,18 @@ def install_loss(model: nn.Module) -> None:
         hidden = self.base_model(input_ids=input_ids, use_cache=False, **where).last_hidden_state  # [B, L, H]
         picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
         softcap = getattr(self.config, 'final_logit_softcapping', None) or 0.0
-        head = self.get_output_embeddings()
+        head = output_layer(self)
         # a linear head computes it in its own forward pass, around which its weight is gathered and let go
         compute = head if is_linear(head) else partial(linear_cross_entropy, head=head)
         loss_sum, correct = compute(picked, targets=targets, softcap=softcap)
         return {'loss_sum': loss_sum, 'correct': correct}
 
     model.forward = MethodType(forward, model)
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    logits = head.forward
+    head = output_layer(model)
 
-    def head_forward(
-        self: Any, hidden: torch.Tensor, targets: torch.Tensor | None = None, softcap: float = 0.0
-    ) -> Any:
-        return logits(hidden) if targets is None else linear_cross_entropy(hidden, self, targets, softcap)
+    def head_forward(self: Any, hidden: torch.Tensor, targets: torch.Tensor | None = None, softcap: float = 0.0) -> Any:
+        if targets is None:
+            return type(self).forward(self, hidden)  # of this head, which may be a copy
+        return linear_cross_entropy(hidden, self, targets, softcap)
 
     head.forward = MethodType(head_forward, head)

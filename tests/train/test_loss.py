@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from swiftlite.train import loss as module
 from swiftlite.train.collate import Collator
 from swiftlite.train.encoded import EncodedRows
+from swiftlite.train.kernels import install_kernels
 from swiftlite.train.loss import install_loss, linear_cross_entropy
 
 
@@ -63,3 +64,38 @@ def test_padded_batch_equals_the_models_own_loss(checkpoint):
     install_loss(model)
     assert torch.allclose(model(**batch)['loss_sum'], wanted, rtol=1e-5)
     assert model(batch['input_ids']).logits.shape == (2, 4, 8192)  # without targets: as before
+
+
+@pytest.mark.parametrize('kernels', [False, True])
+def test_an_output_layer_that_peft_trains_whole(checkpoint, monkeypatch, kernels):
+    """Its copy makes the logits and gets the gradient, and they are cut into chunks, too."""
+    from peft import LoraConfig, get_peft_model
+
+    def make(ours: bool):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint, tie_word_embeddings=False))
+        if ours:
+            install_loss(model)
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=['q_proj'], modules_to_save=['lm_head']))
+        if ours and kernels:
+            install_kernels(model)
+        for name, p in model.named_parameters():
+            if 'modules_to_save' in name:
+                p.data += torch.linspace(-0.1, 0.1, p.numel()).view_as(p)
+        return model
+
+    ids, labels = [5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]
+    theirs, ours = make(False), make(True)
+    wanted = theirs(torch.tensor([ids]), labels=torch.tensor([labels])).loss * 3
+    wanted.backward()
+    monkeypatch.setattr(module, 'CHUNK', 8192 * 2)
+    (batch,) = Collator(0)([EncodedRows.of([(ids, labels)])[0]])['passes']
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.functional, 'cross_entropy', None)  # that of all logits
+        loss = ours(**batch)['loss_sum']
+    loss.backward()
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+    assert torch.allclose(ours(batch['input_ids']).logits, theirs(batch['input_ids']).logits, atol=1e-5)
+    for (name, p), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        if p.requires_grad and 'lora_A' not in name:
+            assert p.grad.abs().sum() > 0 and torch.allclose(p.grad, other.grad, atol=1e-5), name
