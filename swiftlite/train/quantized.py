@@ -1,7 +1,6 @@
 """A frozen base in 4 bits under an adapter that is trained (QLoRA, arXiv 2305.14314)."""
 
 import importlib.util
-import logging
 import os
 from typing import Any
 
@@ -15,7 +14,6 @@ DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
 
 def check_quantization(args: Any) -> None:
     """Refuse --quantization_bit where bitsandbytes is not installed."""
-    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)  # peft imports it; on a CPU it misses a kernel of the hub
     if args.quantization_bit and importlib.util.find_spec('bitsandbytes') is None:
         raise SwiftliteError("--quantization_bit 4 needs bitsandbytes: pip install 'swiftlite[qlora]'")
 

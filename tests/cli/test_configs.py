@@ -10,24 +10,29 @@ from swiftlite.cli.main import COMMANDS, run
 from swiftlite.cli.parse import parse
 
 ROOT = Path(__file__).parent.parent.parent
-CONFIGS = sorted((ROOT / 'configs').glob('*.yaml'))
+SFT = sorted((ROOT / 'configs' / 'sft').glob('*.yaml'))
+CONFIGS = sorted((ROOT / 'configs').glob('*.yaml')) + SFT
 # what makes each small; 'output' is in a temporary folder
 SMALL = {
-    'sft-lora': '--max_steps 1',
-    'sft-full': '--max_steps 1',
-    'sft-base-model': '--max_steps 1 --dataset self-cognition#8',
-    'sft-tools': '--max_steps 1',
-    'sft-eval': '--max_steps 2 --eval_steps 1 --save_steps 1 --dataset self-cognition#40',
-    'sft-2gpu': '--max_steps 1',
     'infer': '--max_new_tokens 4',
     'eval': '--max_new_tokens 16',
     'bench': '--num_prompts 2 --max_input_len 16 --max_output_len 16 --baselines none',
+}
+# what makes each of configs/sft small, and some smaller
+FEW = '--max_steps 2 --batch_size 2 --gradient_accumulation_steps 1 --output_dir run --add_output_dir_suffix false'
+FEW += ' --report_to none'
+LESS = {
+    'eval': '--eval_steps 1 --save_steps 1 --dataset self-cognition#40',
+    'base-model': '--dataset self-cognition#8',
+    'mix': '--interleave_prob 0.2 0.4 0.4 --stopping_strategy first_exhausted',
 }
 # commands that run until they are stopped; tests/serve and tests/ui start them
 SERVERS = {'deploy', 'deploy-adapters', 'app-ui'}
 
 
 def command_of(config: Path) -> str:
+    if config.parent.name in COMMANDS:
+        return config.parent.name
     return next(name for name in COMMANDS if config.stem == name or config.stem.startswith(f'{name}-'))
 
 
@@ -40,37 +45,46 @@ def beside(tmp_path, monkeypatch):
 
 
 def test_there_is_one_for_every_command_that_runs_a_model():
-    assert {command_of(config) for config in CONFIGS} == set(COMMANDS) - {'models', 'doctor'}
-    assert {config.stem for config in CONFIGS} == {*SMALL, *SERVERS, 'export-merge'}
-    listed = re.findall(r'\[([\w-]+)\.yaml\]', (ROOT / 'configs' / 'README.md').read_text(encoding='utf-8'))
-    assert sorted(listed) == sorted(config.stem for config in CONFIGS)
+    assert {command_of(config) for config in CONFIGS} == set(COMMANDS) - {'models', 'doctor', 'bench train'}
+    assert {config.stem for config in CONFIGS if config not in SFT} == {*SMALL, *SERVERS, 'export-merge'}
+    assert LESS.keys() <= {config.stem for config in SFT}
+    listed = re.findall(r'\[([\w/-]+\.yaml)\]\(\1\)', (ROOT / 'configs' / 'README.md').read_text(encoding='utf-8'))
+    assert sorted(listed) == sorted(str(config.relative_to(ROOT / 'configs')) for config in CONFIGS)
 
 
-@pytest.mark.parametrize('config', CONFIGS, ids=lambda config: config.stem)
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda config: f'{config.parent.name}-{config.stem}')
 def test_config_is_understood_and_says_when_to_use_it(config, beside):
-    first, second = config.read_text(encoding='utf-8').splitlines()[:2]
+    first, second, third, *_ = config.read_text(encoding='utf-8').splitlines()
     assert re.match(r'# Use this (to|when) .*[.:]', first) and len(first) <= 120
     command = re.match(r'#   (?:NPROC_PER_NODE=2 )?swiftlite (\S+) (configs/\S+)(.*)', second)
-    assert command and command[1] == command_of(config) and command[2] == f'configs/{config.name}'
+    assert command and command[1] == command_of(config) and command[2] == str(config.relative_to(ROOT))
+    if config in SFT:
+        assert re.match(r'# (For an? \dB|Several computers): ', third), 'what to change for a real model'
     parse(COMMANDS[command[1]].load(), [command[2], *command[3].split()], command[1])
+
+
+@pytest.mark.parametrize('config', SFT, ids=lambda config: config.stem)
+def test_training_runs(config, beside, capsys, monkeypatch):
+    """Two steps of each way to train; what it leaves is an adapter, or whole weights."""
+    monkeypatch.setattr('swiftlite.train.plots.draw', lambda *_: [])
+    words = f'configs/sft/{config.name} {FEW} {LESS.get(config.stem, "")}'.split()
+    assert run(['sft', '--config', *words]) == 0, capsys.readouterr().err
+    (last, *_) = sorted(Path('run').glob('checkpoint-*'), reverse=True)
+    assert last.name == 'checkpoint-2'
+    full = 'sft_type: full' in config.read_text(encoding='utf-8')
+    assert (last / 'model.safetensors').is_file() == full
+    assert (last / 'adapter_model.safetensors').is_file() != full
+    assert 'kept' in capsys.readouterr().out
+    if config.stem == 'lora-all':
+        assert run(['export', 'configs/export-merge.yaml', '--ckpt_dir', str(last)]) == 0
+        assert Path(f'{last}-merged', 'model.safetensors').is_file()
 
 
 @pytest.mark.parametrize('name', SMALL)
 def test_config_runs(name, beside, capsys):
     command = name.partition('-')[0]
-    words = SMALL[name].split()
-    if command == 'sft':
-        words += ['--output_dir', 'run', '--add_output_dir_suffix', 'false', '--report_to', 'none']
-    status = run([command, f'configs/{name}.yaml', *words])
+    status = run([command, f'configs/{name}.yaml', *SMALL[name].split()])
     assert status == 0, capsys.readouterr().err
-    out = capsys.readouterr().out
-    if command == 'sft':
-        (last, *_) = sorted(Path('run').glob('checkpoint-*'), reverse=True)
-        assert ('adapter_config.json' in {f.name for f in last.iterdir()}) == (name != 'sft-full')
-        assert 'kept' in out
-    if name == 'sft-lora':
-        assert run(['export', 'configs/export-merge.yaml', '--ckpt_dir', str(last)]) == 0
-        assert Path(f'{last}-merged', 'model.safetensors').is_file()
     if name == 'infer':
         (file,) = Path('output/answers').glob('*.jsonl')
         assert len(file.read_text().splitlines()) == 3
