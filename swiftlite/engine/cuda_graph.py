@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,7 +49,6 @@ DECODE = (
 )
 # of decode steps whose rows have a long prefix in common
 SHARED = (16, 32, 64, 96, 128, 192, 256, 384, 512)
-LT_TOKENS = range(17, 129)  # where cuBLASLt's choice of kernels beats that of cuBLAS
 MIXED = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
 
 
@@ -106,12 +103,11 @@ class StepGraphs:
         if self._lora:
             shapes += [replace(shape, lora=True) for shape in shapes if not shape.shared]
         for shape in sorted(shapes, key=lambda s: -s.tokens):
-            with products(shape.tokens):
-                forward(shape)  # compiles kernels, which a capture must not
-                torch.cuda.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool):
-                    out = forward(shape)
+            forward(shape)  # compiles kernels, which a capture must not
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                out = forward(shape)
             self._graphs[shape] = Captured(graph, *out)
 
     def replay(self, shape: StepShape) -> Captured:
@@ -119,20 +115,3 @@ class StepGraphs:
         captured = self._graphs[shape]
         captured.graph.replay()
         return captured
-
-
-@contextmanager
-def products(tokens: int) -> Iterator[None]:
-    """Take the library whose matrix products are faster at so many rows."""
-    library = torch.backends.cuda.preferred_blas_library
-    if tokens not in LT_TOKENS:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torch calls the choice experimental
-        before = library()
-        library('cublaslt')
-        try:
-            yield
-        finally:
-            library(before)
