@@ -35,10 +35,10 @@ from ..train.model import (
 )
 from ..train.packing import Rows, pack
 from ..train.quantized import quantization
-from ..train.ranks import is_main, world_size
+from ..train.ranks import is_main, pick_device, world_size
 from ..train.settings import make_schedule, training_arguments
 from ..train.setup import make_trainer
-from ..train.speed import peak_flops, token_flops
+from ..train.speed import peak_flops, token_flops, token_length
 from ..train.targets import lora_targets
 from . import train_report
 from .ceilings import measure
@@ -132,6 +132,7 @@ def run(args: TrainBenchArgs) -> int:
     """Measure, print a table and JSON lines; returns the exit status, 130 after Ctrl-C."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    pick_device()
     if args.plot:
         train_report.check_plot()
     status, measured = 0, []
@@ -243,7 +244,7 @@ def measure_case(case: Case, model: Model, rows: EncodedRows, folder: Path) -> N
         trainer.pop_callback(transformers.PrinterCallback)
         trainer.add_callback(clock)
         steps = recorded(trainer)
-        flops = token_flops(trainer.model, float(rows.lengths.mean()))
+        flops = token_flops(trainer.model, token_length(rows.lengths))
         trainer.train()
     except torch.OutOfMemoryError:
         case.failed = 'out of memory'

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from swiftlite.train.output import LOG_FILE
 from swiftlite.train.ranks import say
 from swiftlite.train.reports import Report, figures_of
+from swiftlite.train.speed import peak_flops, token_flops, token_length
 
 ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
 
@@ -34,6 +35,10 @@ class RunLog(TrainerCallback):
         self.task: Any = None
         self.start = self.first_step = 0.0
         self.recent = (0.0, 0)  # time and tokens at the last line
+        args, rows = trainer.args, getattr(trainer.train_dataset, 'rows', trainer.train_dataset)
+        half = torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
+        self.peak = peak_flops(half)  # of one GPU
+        self.flops = token_flops(trainer.model, token_length(rows.lengths)) if self.peak else 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -111,7 +116,10 @@ class RunLog(TrainerCallback):
         entry['train_speed(iter/s)'] = round(speed, 4)
         if 'loss' in logs:
             world = max(self.trainer.args.world_size, 1)
-            entry['tokens/s'] = round((tokens - self.recent[1]) * world / max(now - self.recent[0], 1e-9))
+            speed = (tokens - self.recent[1]) / max(now - self.recent[0], 1e-9)  # of this process
+            entry['tokens/s'] = round(speed * world)
+            if self.peak:
+                entry['mfu'] = round(speed * self.flops / self.peak, 4)
             self.recent = (now, tokens)
         return entry
 
@@ -137,10 +145,12 @@ def progress_bar(info: str = '') -> Any:
 
 
 def figures(entry: dict[str, Any]) -> str:
-    """Loss, accuracy, speed and memory of a log line."""
+    """Loss, accuracy, rate, gradient, speed and memory of a log line."""
+    used = f' ({entry["mfu"]:.0%} MFU)' if 'mfu' in entry else ''
+    norm = f'  norm {entry["grad_norm"]:.3g}' if 'grad_norm' in entry else ''
     return (
-        f'loss {entry["loss"]:.4f}  acc {entry["token_acc"]:.3f}  '
-        f'{entry["tokens/s"]} tokens/s  {entry["memory(GiB)"]:.1f} GiB'
+        f'loss {entry["loss"]:.4f}  acc {entry["token_acc"]:.3f}  lr {entry["learning_rate"]:.3g}{norm}  '
+        f'{entry["tokens/s"]:,} tokens/s{used}  {entry["memory(GiB)"]:.1f} GiB'
     )
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 SMOOTHING = 0.9
-WANTED = ('loss', 'token_acc', 'grad_norm', 'learning_rate', 'eval_loss', 'eval_token_acc')
+WANTED = ('loss', 'token_acc', 'grad_norm', 'learning_rate', 'tokens/s', 'mfu', 'eval_loss', 'eval_token_acc')
 
 
 def read_series(log: Path) -> dict[str, list[tuple[int, float]]]:
@@ -17,7 +17,8 @@ def read_series(log: Path) -> dict[str, list[tuple[int, float]]]:
         step = int(entry['global_step/max_steps'].split('/')[0])
         for name in WANTED:
             if isinstance(entry.get(name), int | float):
-                title = name if name.startswith('eval_') else f'train_{name}'
+                shown = name.replace('/s', '_per_second')
+                title = shown if name.startswith('eval_') else f'train_{shown}'
                 series.setdefault(title, []).append((step, entry[name]))
     return series
 

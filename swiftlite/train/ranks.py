@@ -20,6 +20,12 @@ def rank() -> int:
     return int(os.environ.get('RANK', 0))
 
 
+def pick_device() -> None:
+    """Let this process use its own GPU before anything is put on one."""
+    if torch.cuda.is_available() and world_size() > 1:
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+
+
 def is_main() -> bool:
     return rank() == 0
 

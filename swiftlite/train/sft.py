@@ -19,7 +19,7 @@ from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
 from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args
 from swiftlite.train.quantized import check_quantization
-from swiftlite.train.ranks import is_main, say, shared_folder
+from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
 from swiftlite.train.reports import check_reports
 from swiftlite.train.resume import check_resume, check_schedule, trim_log
 from swiftlite.train.settings import make_schedule
@@ -37,6 +37,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    pick_device()
     torch.manual_seed(args.seed)
 
     source = args.source()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -47,6 +48,12 @@ def known_peak(name: str) -> float | None:
         if all(word in words for word in part.split()):
             return peak * 1e12
     return None
+
+
+def token_length(lengths: np.ndarray) -> float:
+    """Tokens of the row that a token is in, on average: what attention costs a token goes with it."""
+    sizes = lengths.astype(np.float64)
+    return float((sizes**2).sum() / max(sizes.sum(), 1))
 
 
 def token_flops(model: nn.Module, length: float) -> float:

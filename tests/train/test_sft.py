@@ -33,7 +33,7 @@ def test_what_a_lora_run_leaves(sft, checkpoint, data, capsys):
     assert (folder.parent.name, folder.name[:3], last.name) == ('tiny', 'v0-', 'checkpoint-3')
     assert len(read_adapter(last, read_config(checkpoint)).modules) == 14
     assert len(list((folder / 'runs').iterdir())) == 1
-    for name in ('train_loss', 'train_token_acc', 'train_learning_rate', 'eval_loss'):
+    for name in ('train_loss', 'train_token_acc', 'train_learning_rate', 'train_tokens_per_second', 'eval_loss'):
         assert (folder / 'images' / f'{name}.png').stat().st_size > 5000
     saved = json.loads((last / 'sft_args.json').read_text())
     assert saved == json.loads((folder / 'sft_args.json').read_text())
