@@ -35,10 +35,11 @@ class RunLog(TrainerCallback):
         self.task: Any = None
         self.start = self.first_step = 0.0
         self.recent = (0.0, 0)  # time and tokens at the last line
-        args, rows = trainer.args, getattr(trainer.train_dataset, 'rows', trainer.train_dataset)
+        args, rows = trainer.args, trainer.train_dataset
+        lengths = getattr(getattr(rows, 'rows', rows), 'lengths', None)  # of rows, also in packs; a stream has none
         half = torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
         self.peak = peak_flops(half)  # of one GPU
-        self.flops = token_flops(trainer.model, token_length(rows.lengths)) if self.peak else 0.0
+        self.flops = token_flops(trainer.model, 0 if lengths is None else token_length(lengths)) if self.peak else 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
