@@ -61,12 +61,12 @@ class Linear(nn.Module):
         )
         self.lora: LoRAStore | None = None  # set by the adapter manager
 
-    def forward(self, x: torch.Tensor, with_bias: bool = True, shrunk: torch.Tensor | None = None) -> torch.Tensor:
-        """x [T, in] → [T, out]; without bias where the next kernel adds it. shrunk: LoRABatch.shrink of x, if known."""
+    def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
+        """x [T, in] → [T, out]; without bias where the next kernel adds it."""
         y = self.project(x, with_bias)
         if (found := self.adapters(x)) is not None:
             lora, store = found
-            lora.expand(store, lora.shrink(store, x) if shrunk is None else shrunk, y)
+            lora.add(store, x, y)
         return y
 
     def project(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
@@ -187,8 +187,8 @@ class RowParallelLinear(Linear):
         self.columns = slice(tp.rank * local, (tp.rank + 1) * local)
         super().__init__(prefix, local, [Slice(name, out_features, 0, 0, out_features)], bias, tp, dtype, device)
 
-    def forward(self, x: torch.Tensor, with_bias: bool = True, shrunk: torch.Tensor | None = None) -> torch.Tensor:
-        return self.tp.all_reduce(super().forward(x, with_bias, shrunk))
+    def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
+        return self.tp.all_reduce(super().forward(x, with_bias))
 
     @property
     def full_in(self) -> int:

@@ -50,22 +50,13 @@ class LoRABatch:
 
     routing: LoRARouting
 
-    def shrink(self, store: LoRAStore, x: torch.Tensor) -> torch.Tensor:
-        """x Aᵀ of every token with an adapter; x [T, in]."""
-        return shrink(x, store.a, self.routing)
+    def add(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor) -> None:
+        """y [T, out] += (x Aᵀ) B for every token with an adapter, in place."""
+        expand(y, shrink(x, store.a, self.routing), store.b, store.widths, self.routing)
 
-    def expand(self, store: LoRAStore, shrunk: torch.Tensor, y: torch.Tensor) -> None:
-        """y [T, out] += what `shrink` gave times B, in place."""
-        expand(y, shrunk, store.b, store.widths, self.routing)
-
-    def expand_silu_and_mul(
-        self, store: LoRAStore, shrunk: torch.Tensor, y: torch.Tensor, out: torch.Tensor, following: LoRAStore | None
-    ) -> torch.Tensor | None:
-        """The same for y [T, 2N], gated into out [T, N]; y is left as it is.
-
-        following: of the layer that out goes to, for which its `shrink` is returned.
-        """
-        return expand_silu_and_mul(out, y, shrunk, store.b, self.routing, following.a if following else None)
+    def add_silu_and_mul(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
+        """The same for y [T, 2N], gated into out [T, N]; y is left as it is."""
+        expand_silu_and_mul(out, y, shrink(x, store.a, self.routing), store.b, self.routing)
 
     def of_row(self, store: LoRAStore, x: torch.Tensor, norm_weight: torch.Tensor | None) -> RowLoRA:
         """For the product of a single token x [1, in], which is multiplied by norm_weight [in] first."""

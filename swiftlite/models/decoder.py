@@ -83,13 +83,12 @@ class MLP(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate_up = self.gate_up.project(x)
         out = torch.empty(x.shape[0], self.down.in_features, dtype=x.dtype, device=x.device)
-        shrunk = None
         if (found := self.gate_up.adapters(x)) is not None:
             lora, store = found
-            shrunk = lora.expand_silu_and_mul(store, lora.shrink(store, x), gate_up, out, self.down.lora)
+            lora.add_silu_and_mul(store, x, gate_up, out)
         else:
             silu_and_mul(out, gate_up)
-        return self.down(out, shrunk=shrunk)
+        return self.down(out)
 
 
 class DecoderLayer(nn.Module):

@@ -1,7 +1,7 @@
 """Every kernel compiles for a Hopper GPU, as its op launches it: no GPU is needed, only Triton's own ptxas."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -161,11 +161,7 @@ CALLS = {
     ),
     'paged_lora.shrink': (bf16(40, 64), bf16(2, 32, 64), TILES, bf16(64)),
     'paged_lora.expand': (bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), [64, 32], TILES),
-    'paged_lora.expand_silu_and_mul': (bf16(40, 48), bf16(40, 96), torch.zeros(3, 40, 64), bf16(32, 96), TILES, None),
-    'paged_lora.expand_silu_and_mul next': (
-        bf16(40, 48), bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), replace(TILES, pool_rows=int32(0)[None]),
-        bf16(1, 32, 48),
-    ),
+    'paged_lora.expand_silu_and_mul': (bf16(40, 48), bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), TILES),
     'residual_norm.add_rms_norm': (*(bf16(4, 769) for _ in range(4)), bf16(769), 1e-6),
     'residual_norm.rms_norm_backward': (BATCH, torch.ones(64), BATCH, BATCH, BATCH, bf16(64), 1e-6),
     'residual_norm.rms_norm_backward plain': (BATCH, None, BATCH, None, BATCH, bf16(64), 1e-6),

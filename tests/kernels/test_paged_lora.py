@@ -68,7 +68,7 @@ def test_no_tokens(target):
     a, b = torch.ones(2, 8, 16, device=target.device), torch.ones(8, 16, device=target.device)
     add_lora(target, empty, empty, a[:1], b, [16], where)
     ops = target.ops('paged_lora')
-    ops.expand_silu_and_mul(empty[:, :8], empty, ops.shrink(empty, a, where, None), b, where, None)
+    ops.expand_silu_and_mul(empty[:, :8], empty, ops.shrink(empty, a, where, None), b, where)
 
 
 @pytest.mark.parametrize('split', [1, 7])
@@ -85,8 +85,8 @@ def test_shares_of_a_long_input_add_up(target, split):
     assert naive.error(y, exact) < naive.TOLERANCE[torch.float32]
 
 
-@given(runs=RUNS, width=st.sampled_from([16, 130, 300]), ranks=st.sampled_from([[1, 16, 7], [16, 40, 1], [33, 8, 48]]),
-       normed=st.booleans(), dtype=st.integers(0, 2), tile=st.sampled_from([8, 16, 64]))
+@given(runs=RUNS, width=st.sampled_from([16, 130, 300]), ranks=st.lists(st.sampled_from([1, 16, 40]), min_size=3,
+       max_size=3), normed=st.booleans(), dtype=st.integers(0, 2), tile=st.sampled_from([8, 16, 64]))
 def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype, tile):
     """Bit by bit what expanding into the output and gating it give."""
     dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
@@ -100,14 +100,12 @@ def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype, tile
     before, out = y.clone(), torch.full((tokens, width), float('nan'), device=device, dtype=dtype)
     ops = target.ops('paged_lora')
     shrunk = ops.shrink(x, a, where, gain)
-    next_a = (torch.randn(1, pool, width, device=device) / width**0.5).to(dtype)
-    following = ops.expand_silu_and_mul(out, y, shrunk, b, where, next_a)
+    ops.expand_silu_and_mul(out, y, shrunk, b, where)
     assert torch.equal(y, before)
     ops.expand(y, ops.shrink(x if gain is None else x * gain, a, where, None), b, [width, width], where)
     two = torch.empty_like(out)
     target.ops('activation').silu_and_mul(two, y)
     assert torch.equal(out, two)
-    assert ops.expand_silu_and_mul(two, before, shrunk, b, where, None) is None
     token, want = 0, before.double()
     for adapter, count in runs:
         part = slice(token, token + count)
@@ -118,13 +116,5 @@ def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype, tile
             for s in (0, 1):
                 columns = slice(s * width, (s + 1) * width)
                 want[part, columns] += scaled @ a[s, rows].double().t() @ b[rows, columns].double()
-    token = 0
-    for adapter, count in runs:
-        part = slice(token, token + count)
-        token += count
-        if adapter is not None:
-            rows = where.pool_rows[adapter, : ranks[adapter]].long()
-            half = following.sum(0)[part, : ranks[adapter]]
-            assert naive.error(half, out[part].double() @ next_a[0, rows].double().t()) < naive.TOLERANCE[dtype]
     gate, up = want.chunk(2, -1)
     assert naive.error(out, torch.nn.functional.silu(gate) * up) < 2 * naive.TOLERANCE[dtype]

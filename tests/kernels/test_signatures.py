@@ -65,7 +65,7 @@ SIGNATURES = {
         'add_inputs=False',
     'paged_lora.shrink': 'x, a, routing, norm_weight=None',
     'paged_lora.expand': 'y, shrunk, b, widths, routing',
-    'paged_lora.expand_silu_and_mul': 'out, y, shrunk, b, routing, next_a=None',
+    'paged_lora.expand_silu_and_mul': 'out, y, shrunk, b, routing',
     'residual_norm.add_rms_norm': 'out, total, input, residual, weight, epsilon',
     'residual_norm.rms_norm_backward':
         'grad_input, grad_weight, grad_out, grad_residual, input, weight, epsilon',

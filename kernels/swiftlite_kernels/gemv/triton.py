@@ -14,7 +14,7 @@ from swiftlite_kernels.gemv import RowLoRA
 from swiftlite_kernels.triton import begin, early_launch, next_power_of_2, silu
 
 MOST_PARTS = 16  # of an adapter's first half
-REGISTERS = {2: 80, 4: 56, 8: 32}  # by warps, with an adapter: as many programs at once as without
+REGISTERS = {4: 56, 8: 32}  # by warps, with an adapter: all programs are on the device at once, as without
 
 
 @dataclass(frozen=True)
@@ -144,5 +144,5 @@ def gemv(
         NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
         LORA=lora is not None, SPLITS=MOST_PARTS, RANKS=max(ranks, 8),
         COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
-        maxnreg=REGISTERS[tiles.warps] if lora is not None else None,
+        maxnreg=REGISTERS.get(tiles.warps) if lora is not None else None,
     )

@@ -53,12 +53,11 @@ def expand(
 
 
 def expand_silu_and_mul(
-    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting,
-    next_a: torch.Tensor | None = None,
-) -> torch.Tensor | None:
+    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting
+) -> None:
     """`expand` into y [T, 2N], then silu(first half) * second half into out [T, N]: y is read once and left as it is.
 
-    Rounded as the two steps would round. next_a [1, P, N]: returns `shrink` of out for the layer that reads it.
+    Rounded as the two steps would round.
     """
-    return backend('paged_lora', y).expand_silu_and_mul(out, y, shrunk, b, routing, next_a)
+    backend('paged_lora', y).expand_silu_and_mul(out, y, shrunk, b, routing)
 

@@ -33,13 +33,11 @@ def expand(
 
 
 def expand_silu_and_mul(
-    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting,
-    next_a: torch.Tensor | None,
-) -> torch.Tensor | None:
+    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting
+) -> None:
     y, width = y.clone(), out.shape[1]
     expand(y, shrunk, b, (width, width), routing)
     silu_and_mul(out, y)
-    return None if next_a is None else shrink(out, next_a, routing, None)
 
 
 def rank_stride(routing: LoRARouting) -> int:

@@ -157,22 +157,25 @@ def expand_kernel(
     tl.store(at, add_rounded(old, added), mask)
 
 
-@triton.jit(do_not_specialize=['tokens', 'splits', 'span'])
+@triton.jit(do_not_specialize=['tokens', 'splits'])
 def gate_kernel(
-    out, y, part, b, next_part, next_a, adapters, starts, counts, pool_rows, ranks, tokens, splits, span, width,
-    out_row, y_row, b_row, table_row, part_row, next_a_row, next_part_row,
-    NEXT: tl.constexpr, RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr,
-    COLUMNS: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    out, y, part, b, adapters, starts, counts, pool_rows, ranks, tokens, splits, width, out_row, y_row, b_row,
+    table_row, part_row,
+    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
+    SPAN: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
-    """Program (tile, `span` columns): both halves of y with their adapters, gated; NEXT: times the next layer's A."""
-    tile, first = tl.program_id(0), tl.program_id(1) * span
+    """Program (tile, SPAN runs of columns): both halves of y with their adapters, gated."""
+    tile, span = tl.program_id(0), tl.program_id(1)
     count, start, adapter = tl.load(counts + tile), tl.load(starts + tile), tl.load(adapters + tile)
     rank = tl.load(ranks + adapter)
-    row, r = tl.arange(0, TILE), tl.arange(0, RANKS)
+    row = tl.arange(0, TILE)
     token = (start + row).to(tl.int64)
     live = row < count
     table, part_size = pool_rows + adapter * table_row, tl.cast(tokens, tl.int64) * part_row
-    pool = tl.load(table + r, r < table_row, other=0).to(tl.int64)
+    column = span * SPAN * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < width
+    gate_b = ranks_of(b + column[None, :], inside, table, 0, table_row, rank, b_row, RANKS)  # waits for nobody
+    up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, table_row, rank, b_row, RANKS)
     begin(EARLY)
     if count == 0:
         return
@@ -180,14 +183,12 @@ def gate_kernel(
     ups = gates + RANK_TILES * RANKS
     gate_half = sum_parts(gates, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
     up_half = sum_parts(ups, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
-    shrunk = tl.zeros([TILE, RANKS], tl.float32)
-    for low in range(first, tl.minimum(first + span, width), COLUMNS):
-        column = low + tl.arange(0, COLUMNS)
-        inside = column < width
-        used = (r < rank)[:, None] & inside[None, :]
-        b_at = b + pool[:, None] * b_row + column[None, :]
-        gate_b = tl.load(b_at, used, other=0.0)
-        up_b = tl.load(b_at + width, used, other=0.0)
+    for step in tl.static_range(SPAN):
+        if step > 0:
+            column += COLUMNS
+            inside = column < width
+            gate_b = ranks_of(b + column[None, :], inside, table, 0, table_row, rank, b_row, RANKS)
+            up_b = ranks_of(b + (width + column)[None, :], inside, table, 0, table_row, rank, b_row, RANKS)
         mask = live[:, None] & inside[None, :]
         at = y + token[:, None] * y_row + column[None, :]
         gate = tl.load(at, mask, other=0.0)
@@ -205,13 +206,6 @@ def gate_kernel(
         active = silu(gate.to(tl.float32), y.dtype.element_ty == tl.float32).to(y.dtype.element_ty).to(tl.float32)
         result = (active * up.to(tl.float32)).to(out.dtype.element_ty)
         tl.store(out + token[:, None] * out_row + column[None, :], result, mask)
-        if NEXT:
-            a_at = next_a + pool[None, :] * next_a_row + column[:, None]
-            a_tile = tl.load(a_at, (r < rank)[None, :] & inside[:, None], other=0.0)
-            shrunk = tl.dot(result, a_tile, shrunk, input_precision=PRECISION)
-    if NEXT:
-        line = tl.program_id(1).to(tl.int64) * tokens + token
-        tl.store(next_part + line[:, None] * next_part_row + r[None, :], shrunk, live[:, None])
 
 
 def shrink(x: torch.Tensor, a: torch.Tensor, routing: LoRARouting, norm_weight: torch.Tensor | None) -> torch.Tensor:
@@ -249,28 +243,18 @@ def expand(
 
 
 def expand_silu_and_mul(
-    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting,
-    next_a: torch.Tensor | None,
-) -> torch.Tensor | None:
+    out: torch.Tensor, y: torch.Tensor, shrunk: torch.Tensor, b: torch.Tensor, routing: LoRARouting
+) -> None:
     tokens, tiles, width = y.shape[0], routing.adapters.shape[0], out.shape[1]
-    by, stride = tiles_of(routing), shrunk.shape[2] // 2
-    # with more ranks than a step takes, the next layer's products are a launch of their own
-    joined = next_a if stride == RANKS else None
-    most = MANY_PARTS if routing.tile <= 16 else FEW_PARTS
-    span = by.gate_span if joined is None else max(by.gate_span, triton.cdiv(width, most * by.gate_columns))
-    parts = triton.cdiv(width, span * by.gate_columns)
-    following = torch.empty(parts if joined is not None else 0, tokens, stride, dtype=torch.float32, device=y.device)
-    if tokens and tiles:
-        gate_kernel[(tiles, parts)](
-            out, y, shrunk, b, following, joined, routing.adapters, routing.starts,
-            routing.counts, routing.pool_rows, routing.ranks, tokens, shrunk.shape[0], span * by.gate_columns, width,
-            out.stride(0), y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
-            0 if joined is None else joined.stride(1), stride, NEXT=joined is not None, PARTS=parts_of(shrunk), COLUMNS=by.gate_columns,
-            **sizes(y, routing), num_warps=by.gate_warps, num_stages=2,
-        )
-    if next_a is None:
-        return None
-    return following if joined is not None else shrink(out, next_a, routing, None)
+    if tokens == 0 or tiles == 0:
+        return
+    by = tiles_of(routing)
+    gate_kernel[(tiles, triton.cdiv(width, by.gate_columns * by.gate_span))](
+        out, y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks, tokens,
+        shrunk.shape[0], width, out.stride(0), y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
+        PARTS=parts_of(shrunk), COLUMNS=by.gate_columns, SPAN=by.gate_span, **sizes(y, routing),
+        num_warps=by.gate_warps, num_stages=2,
+    )
 
 
 def tiles_of(routing: LoRARouting) -> Tiles:
