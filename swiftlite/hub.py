@@ -49,6 +49,8 @@ def local_path(source: str, revision: str | None = None, *, use_hf: bool | None 
 
 def dataset_path(info: DatasetInfo, hub: str | None = None, patterns: Sequence[str] | None = None) -> str:
     """The folder with the data files of a repository; `patterns` for some of them. `hub`: HF, MODELSCOPE or None."""
+    if hub is None and bool(info.ms_id) != bool(info.hf_id):  # it is on one of them alone
+        hub = MODELSCOPE if info.ms_id else HF
     if hub is None:
         hub = _choose_hub(info.name, None, None)[0]
     repo = (info.ms_id or info.hf_id) if hub == MODELSCOPE else (info.hf_id or info.ms_id)

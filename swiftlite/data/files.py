@@ -62,14 +62,14 @@ def records(path: Path, drops: Drops | None) -> Iterator[tuple[str, Any]]:
         SwiftliteError: the file cannot be read as what its suffix says.
     """
     match path.suffix.lower():
-        case '.jsonl':
-            yield from _jsonl(path, drops)
-        case '.json':
+        case '.json' if not _one_a_line(path):
             yield from ((f'{path}, row {number}', value) for number, value in enumerate(_json(path), 1))
         case '.parquet':
             yield from ((f'{path}, row {number}', value) for number, value in enumerate(_parquet(path), 1))
-        case _:
+        case '.csv':
             yield from _csv(path, drops)
+        case _:
+            yield from _jsonl(path, drops)
 
 
 def _unreadable(path: Path, error: OSError) -> SwiftliteError:
@@ -162,6 +162,14 @@ def _json(path: Path) -> Iterator[Any]:
             raise SwiftliteError(f'{path} is not valid JSON: there is more behind the list')
 
 
+def _one_a_line(path: Path) -> bool:
+    """Whether a .json file holds an object on each line, as many on the hubs do."""
+    with _text(path) as stream:
+        lines = (line for line in stream if line.strip())
+        first, second = next(lines, ''), next(lines, '')
+    return first.lstrip().startswith('{') and first.rstrip().endswith('}') and second.lstrip().startswith('{')
+
+
 def _skip(text: str, place: int) -> int:
     """The first place from `place` on that is no white space of JSON."""
     while place < len(text) and text[place] in ' \t\r\n':
@@ -176,8 +184,6 @@ def _no_list(path: Path) -> NoReturn:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg == 'Extra data' and error.lineno > 1:
-            raise SwiftliteError(f'{path} holds one JSON value a line: name it {path.stem}.jsonl') from error
         raise SwiftliteError(f'{path}, line {error.lineno} is not valid JSON: {error.msg}') from error
     except (ValueError, RecursionError) as error:
         raise SwiftliteError(f'{path} is not JSON that can be read: {error}') from error

@@ -108,6 +108,14 @@ def test_files_of_every_kind_give_the_same_rows(tmp_path):
     assert found[0][1].where.endswith('a.jsonl, line 3')
 
 
+def test_json_with_an_object_a_line_is_read_as_jsonl(tmp_path):
+    (tmp_path / 'a.json').write_text('{"query": "a", "response": "b"}\n\n{"query": "c", "response": "d"}\n{bad\n')
+    drops = Drops()
+    rows = load_rows([str(tmp_path / 'a.json')], None, 0, drops)
+    assert [row.messages[0]['content'] for row in rows] == ['a', 'c'] and rows[1].where.endswith('a.json, line 3')
+    assert drops.lines() == [f'1 x broken JSON (first: {tmp_path / "a.json"}, line 4)']
+
+
 def test_csv_rows_end_at_line_breaks_only(tmp_path):
     """U+2028, form feed and the like are text; unquoted commas are not guessed at."""
     (tmp_path / 'a.csv').write_bytes('query,response\r\nq,a\u2028b\x0cc\r\nq,"x, y"\r\nq,x, y\r\n'.encode())
@@ -144,7 +152,6 @@ def test_defective_rows_are_counted_with_their_first_line(tmp_path):
     ('name', 'text', 'part'),
     [
         ('a.json', '[{"query": "x",]', 'line 1 is not valid JSON'),
-        ('a.json', '{"a": 1}\n{"a": 2}', 'name it a.jsonl'),
         ('a.json', '{"a": 1}', 'holds an object where a list'),
         ('a.jsonl', b'\xff\xfe\x00', 'is not UTF-8 text'),
     ],
