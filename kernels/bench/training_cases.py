@@ -1,6 +1,7 @@
 """Calls of training that ops.py times: forward and backward ops at 8192 tokens, and a LoRA's narrow products."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from cases import Case, Shape, bf16, error, several
 
 from swiftlite_kernels import cross_entropy, lora_dropout, residual_norm, rope, swiglu
+from swiftlite_kernels.swiglu import LowRank
 
 TOKENS = 8192
 LOGIT_ROWS = 1024  # of a chunk of the loss
@@ -116,6 +118,15 @@ def swiglu_cases(s: Shape) -> Iterator[Case]:
         bytes=6 * size,
         check=check,
     )
+    a = LowRank(bf16(TOKENS, RANK), bf16(s.inner, RANK), 0.5)
+    yield Case('swiglu', 'with a LoRA', [partial(swiglu.swiglu, out, gate, up, a, a) for gate in gates], bytes=3 * size)
+    for name, more in (('with a LoRA', a), ('with a LoRA and dropout', replace(a, dropout=0.05, seed=7))):
+        yield Case(
+            'swiglu_backward',
+            name,
+            [partial(swiglu.swiglu_backward, *copy, True, a, a, more) for copy in copies],
+            bytes=6 * size,
+        )
 
 
 def cross_entropy_cases(s: Shape) -> Iterator[Case]:

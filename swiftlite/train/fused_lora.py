@@ -15,6 +15,7 @@ from torch import nn
 
 from swiftlite.train.fused import Gradients, once, rows_of
 from swiftlite_kernels import lora_dropout, swiglu
+from swiftlite_kernels.swiglu import LowRank
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ def expand(x: torch.Tensor, narrow: torch.Tensor | None, layers: Sequence[Projec
             y.addmm_(narrow[:, part], layer.b.to(x.dtype).T, alpha=layer.scale)
         outs.append(y)
     return outs
+
+
+def additions(narrow: torch.Tensor | None, layers: Sequence[Projection]) -> list[LowRank | None]:
+    """What the adapters add to the outputs of the layers, for an op that adds it as it reads them."""
+    return [
+        None
+        if part is None or narrow is None or layer.b is None
+        else LowRank(narrow[:, part], layer.b.to(narrow.dtype), layer.scale)
+        for layer, part in zip(layers, ranks(layers), strict=True)
+    ]
 
 
 @dataclass
@@ -195,9 +206,9 @@ class Inner(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         layers, (down,) = shared.layers(tensors[:-PER_LAYER]), below.layers(tensors[-PER_LAYER:])
         narrow = shrink(x, narrow_weights(layers, x.dtype), shared)
-        gate, up = expand(x, narrow, layers)
+        gate, up = (F.linear(x, layer.weight, layer.bias) for layer in layers)
         inner = torch.empty_like(gate)
-        swiglu.swiglu(inner, gate, up)
+        swiglu.swiglu(inner, gate, up, *additions(narrow, layers))
         narrow_inner = shrink(inner, narrow_weights([down], x.dtype), below)
         ctx.save_for_backward(x, narrow, gate, up, narrow_inner, *tensors)
         ctx.shared, ctx.below = shared, below
@@ -213,12 +224,12 @@ class Inner(torch.autograd.Function):
         slope, of_b = narrow_slopes([grad], narrow_inner, [down])
         a = narrow_weights([down], x.dtype)
         inner = grad @ down.weight
+        to_inner = None
         if slope is not None and a is not None:
-            if below.dropout:
-                lora_dropout.dropout_shrink_backward(slope, None, a, below.dropout, below.seed, inner)
-            else:
-                inner.addmm_(slope, a)
-        swiglu.swiglu_backward(gate, up, inner)  # gate, up: their gradients; inner: the activation again
+            to_inner = LowRank(slope, a.T, 1.0, below.dropout, below.seed)
+        # gate and up become their gradients, inner the activation again
+        to_gate, to_up = additions(narrow, layers)
+        swiglu.swiglu_backward(gate, up, inner, True, to_gate, to_up, to_inner)
         found: list[tuple[torch.Tensor | None, torch.Tensor | None]] = [(None, None)]
         if slope is not None and a is not None:
             if below.dropout:

@@ -17,6 +17,7 @@ from triton.runtime.jit import JITFunction  # noqa: E402
 from swiftlite_kernels.gemv import RowLoRA  # noqa: E402
 from swiftlite_kernels.paged_lora import LoRARouting  # noqa: E402
 from swiftlite_kernels.step import StepRows, StepTensors  # noqa: E402
+from swiftlite_kernels.swiglu import LowRank  # noqa: E402
 
 PTXAS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'ptxas'
 pytestmark = [
@@ -137,6 +138,7 @@ def paged(keys, values, name, parts=()):
 
 
 ROW, BATCH = torch.zeros(2), bf16(4, 64)
+ADAPTER, DROPPED = LowRank(bf16(4, 8), bf16(64, 8), 0.5), LowRank(bf16(4, 8), bf16(8, 64).T, 1.0, 0.05, 7)
 CALLS = {
     'norm.rms_norm': (bf16(4, 769), bf16(4, 769), bf16(769), 1e-6),
     'norm.fused_add_rms_norm': (bf16(4, 64), bf16(4, 64), bf16(64), 1e-6),
@@ -168,6 +170,8 @@ CALLS = {
     'rope.rotate_query_key': (Q[None], K[None], Q[None], K[None], bf16(1, 40, DIM), bf16(1, 40, DIM), True),
     'swiglu.swiglu': (BATCH, BATCH, BATCH),
     'swiglu.swiglu_backward': (BATCH, BATCH, BATCH),
+    'swiglu.swiglu adapter': (BATCH, BATCH, BATCH, ADAPTER, None),
+    'swiglu.swiglu_backward adapter': (BATCH, BATCH, BATCH, True, ADAPTER, ADAPTER, DROPPED),
     'cross_entropy.cross_entropy': (
         ROW, torch.zeros(2, dtype=torch.bool), bf16(2, 50000), LONGS[:2], ROW, 30.0, -100, True
     ),

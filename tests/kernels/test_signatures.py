@@ -70,8 +70,8 @@ SIGNATURES = {
     'residual_norm.rms_norm_backward':
         'grad_input, grad_weight, grad_out, grad_residual, input, weight, epsilon',
     'rope.rotate_query_key': 'query_out, key_out, query, key, cos, sin, inverse=False',
-    'swiglu.swiglu': 'out, gate, up',
-    'swiglu.swiglu_backward': 'gate, up, grad_out, output=True',
+    'swiglu.swiglu': 'out, gate, up, to_gate=None, to_up=None',
+    'swiglu.swiglu_backward': 'gate, up, grad_out, output=True, to_gate=None, to_up=None, to_grad=None',
     'cross_entropy.cross_entropy':
         'losses, correct, logits, targets, weights=None, softcap=0.0, ignore_index=-100, gradient=True',
     'lora_dropout.dropout_shrink': 'x, a, p, seed',

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swiftlite_kernels.swiglu import LowRank
+from swiftlite_kernels.swiglu.reference import added
 from tests.kernels import naive
 from tests.kernels.gradients import exact
 
@@ -27,6 +29,39 @@ def test_output_and_gradients(target, shape, dtype):
     assert torch.equal(again[1], up)
     for found, grad in zip((gate, up), grads, strict=True):
         assert naive.error(found, grad) < naive.TOLERANCE[dtype]
+
+
+@given(
+    shape=st.sampled_from([(1, 7), (33, 65), (70, 130)]), ranks=st.sampled_from([(8, 8, 8), (3, 0, 24), (0, 40, 0)]),
+    dropout=st.sampled_from([0.0, 0.3]), dtype=st.integers(0, 2),
+)  # fmt: skip
+def test_adapters_are_added_on_the_way(target, shape, ranks, dropout, dtype):
+    """As if gate, up and the gradient had been added to before."""
+    dtype = target.dtypes[dtype % len(target.dtypes)]
+    gate, up, slope = (torch.randn(shape, device=target.device).to(dtype) for _ in range(3))
+    factors = []
+    for i, rank in enumerate(ranks):
+        wide = torch.randn(shape[0], rank + 5, device=target.device).to(dtype)
+        right = torch.randn(rank, shape[1], device=target.device).to(dtype).T
+        options = (dropout, 2**50 + 3) if i == 2 else ()
+        factors.append(LowRank(wide[:, :rank], right, 0.3, *options) if rank else None)
+    (wanted,), grads = exact(
+        lambda g, u: F.silu(g) * u,
+        [added(x.double().cpu(), more and moved(more)) for x, more in zip((gate, up), factors, strict=False)],
+        [added(slope.double().cpu(), factors[2] and moved(factors[2]))],
+    )
+    out = torch.empty_like(gate)
+    ops = target.ops('swiglu')
+    ops.swiglu(out, gate, up, *factors[:2])
+    assert naive.error(out, wanted) < 2 * naive.TOLERANCE[dtype]
+    ops.swiglu_backward(gate, up, slope, True, *factors)
+    assert torch.equal(slope, out)
+    for found, grad in zip((gate, up), grads, strict=True):
+        assert naive.error(found, grad) < 2 * naive.TOLERANCE[dtype]
+
+
+def moved(more):
+    return LowRank(more.left.double().cpu(), more.right.double().cpu(), more.scale, more.dropout, more.seed)
 
 
 def test_large_gates_stay_finite(target):

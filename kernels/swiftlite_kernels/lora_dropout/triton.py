@@ -101,9 +101,10 @@ def sizes(x: torch.Tensor, rank: int) -> dict[str, int | bool]:
 
 
 def words(seed: int, p: float) -> tuple[int, int, int, float]:
-    """Halves of the seed, threshold and factor as a kernel takes them."""
+    """Halves of the seed, threshold and factor as a kernel takes them: the words signed, so that all have one type."""
     limit = threshold(p)
-    return seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, limit, STEPS / (STEPS - limit)
+    low, high, least = ((word & 0xFFFFFFFF ^ 0x80000000) - 0x80000000 for word in (seed, seed >> 32, limit))
+    return low, high, least, STEPS / (STEPS - limit)
 
 
 def dropout_shrink(x: torch.Tensor, a: torch.Tensor, p: float, seed: int) -> torch.Tensor:
