@@ -157,7 +157,8 @@ class Checkpoints(Trainer):
             return
         parameters: Any = dict(network.named_parameters())
         if isinstance(network, PeftModel):
-            # the names of the file, for the parameters themselves
+            # the names of the file, for the parameters themselves; one that two layers share has a name in each
+            parameters = dict(network.named_parameters(remove_duplicate=False))
             parameters = get_peft_model_state_dict(network, state_dict=parameters)
         kept = [folder / MASTER] if (folder / MASTER).is_file() else sorted(folder.glob('*model*.safetensors'))
         load_weights(parameters, kept)

@@ -105,6 +105,19 @@ def output_layer(model: Any) -> nn.Module:
     return head if copies is None or head.disable_adapters else copies[head.active_adapters[0]]
 
 
+def with_loss(head: nn.Module) -> nn.Module:
+    """`head`, whose forward pass takes targets and then gives the loss, as linear_cross_entropy does."""
+
+    def forward(self: Any, hidden: torch.Tensor, targets: torch.Tensor | None = None, softcap: float = 0.0) -> Any:
+        if targets is None:
+            return type(self).forward(self, hidden)
+        return linear_cross_entropy(hidden, self, targets, softcap)
+
+    if 'forward' not in head.__dict__:
+        head.forward = MethodType(forward, head)
+    return head
+
+
 def install_loss(model: nn.Module) -> None:
     """Let a transformers causal LM take what Collator makes and return {'loss_sum', 'correct'}.
 
@@ -131,16 +144,8 @@ def install_loss(model: nn.Module) -> None:
         softcap = getattr(self.config, 'final_logit_softcapping', None) or 0.0
         head = output_layer(self)
         # a linear head computes it in its own forward pass, around which its weight is gathered and let go
-        compute = head if is_linear(head) else partial(linear_cross_entropy, head=head)
+        compute = with_loss(head) if is_linear(head) else partial(linear_cross_entropy, head=head)
         loss_sum, correct = compute(picked, targets=targets, softcap=softcap)
         return {'loss_sum': loss_sum, 'correct': correct}
 
     model.forward = MethodType(forward, model)
-    head = output_layer(model)
-
-    def head_forward(self: Any, hidden: torch.Tensor, targets: torch.Tensor | None = None, softcap: float = 0.0) -> Any:
-        if targets is None:
-            return type(self).forward(self, hidden)  # of this head, which may be a copy
-        return linear_cross_entropy(hidden, self, targets, softcap)
-
-    head.forward = MethodType(head_forward, head)
