@@ -70,7 +70,7 @@ def test_tiny_chat_says_the_same(held_out):
         {'max_num_batched_tokens': 11, 'block_size': 4},
         {'num_gpu_blocks_override': 16, 'max_model_len': 100},
         {'num_gpu_blocks_override': 16, 'max_model_len': 100, 'lookahead': 1},
-        {'tensor_parallel_size': 2},
+        {'tensor_parallel_size': 2, 'device': 'cpu'},
     ],
     ids=['batched', 'chunks', 'preempted', 'in flight', 'two ranks'],
 )
@@ -92,7 +92,7 @@ def test_it_is_not_the_plain_cache(base, alone):
 
 def test_twice_the_blocks(base, monkeypatch):
     monkeypatch.setenv('SWIFTLITE_CPU_KVCACHE_GIB', '0.001')
-    options = {'num_gpu_blocks_override': None, 'dtype': 'bfloat16', 'max_num_seqs': 200}
+    options = {'num_gpu_blocks_override': None, 'dtype': 'bfloat16', 'max_num_seqs': 200, 'device': 'cpu'}
     plain, fp8 = (
         make_llm(base, kv_cache_dtype=x, **options).engine.executor.runner.num_blocks for x in ('auto', 'fp8')
     )
@@ -157,7 +157,7 @@ def test_long_prompts_answer_like_chunks(base, alone, monkeypatch):
     monkeypatch.setattr(model_runner, 'LONG_PROMPT', 5)
     calls = []
     monkeypatch.setattr(attention, 'prompt_attention', lambda *a: calls.append(a[4]) or prompt_attention(*a))
-    llm = make_llm(base, kv_cache_dtype='fp8')
+    llm = make_llm(base, kv_cache_dtype='fp8', enforce_eager=True)
     llm.engine.executor.runner._library_attention = True
     assert run(llm, PROMPTS) == alone
     assert calls
