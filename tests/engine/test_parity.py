@@ -109,6 +109,33 @@ def test_logits_are_those_of_transformers_at_every_position(base):
                 assert value.logprob == pytest.approx(expected[step, i].item(), abs=2e-4)
 
 
+def test_two_hundred_greedy_tokens(tmp_path):
+    """A long answer in graphs and blocks of every size."""
+    tiny_qwen2(tmp_path, seed=7)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    prompts = random_prompts(3, seed=11, high=40)
+    for prompt, tokens in zip(prompts, run(make_llm(tmp_path), prompts, greedy(200)), strict=True):
+        assert len(tokens) == 200
+        assert agree(reference, prompt, tokens)
+
+
+def test_bf16_is_no_further_from_fp32_than_transformers(tmp_path):
+    """Mean error of the log-probabilities of all prompt tokens, against the same weights in fp32."""
+    tiny_qwen2(tmp_path, seed=5, hidden_size=128, num_attention_heads=4, num_hidden_layers=4, dtype='bfloat16')
+    exact = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    rounded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    llm = make_llm(tmp_path, dtype='bfloat16', max_logprobs=-1)
+    ours, theirs = [], []
+    for prompt in random_prompts(12, seed=13, low=40):
+        out = llm.generate({'prompt_token_ids': prompt}, greedy(1, prompt_logprobs=-1), use_tqdm=False)[0]
+        found = torch.tensor([[step[i].logprob for i in range(128)] for step in out.prompt_logprobs[1:]])
+        logits = (m(torch.tensor([prompt])).logits[0, :-1].float() for m in (exact, rounded))
+        want, other = (torch.log_softmax(x, -1) for x in logits)
+        ours.append((found - want).abs().mean())
+        theirs.append((other - want).abs().mean())
+    assert 0 < torch.stack(ours).mean() <= 1.2 * torch.stack(theirs).mean()
+
+
 def test_qwen_v1_in_its_upstream_layout(tmp_path):
     tensors = write_qwen_v1(tmp_path)
     prompts = random_prompts(6, seed=11)
