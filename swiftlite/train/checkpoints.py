@@ -16,7 +16,8 @@ from transformers.trainer_callback import ExportableState
 from swiftlite.checkpoint.native import share
 from swiftlite.errors import UsageError
 from swiftlite.train.output import PART, STATE_FILE, write_args
-from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights
+from swiftlite.train.ranks import say
+from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights, shares
 from swiftlite.train.tuners import rebase, restore
 
 MASTER = 'master_weights.safetensors'
@@ -187,6 +188,8 @@ class GoesOn(TrainerCallback):
         state.compute_steps(
             args, state.max_steps
         )  # of these arguments, not of those that the checkpoint was written by
+        if self.trainer.is_fsdp_enabled:
+            say(shares(self.trainer.model))
         if args.world_size > 1:
             set_seed(args.seed + args.process_index)
         folder = self.trainer.gone_on_from

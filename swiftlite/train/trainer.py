@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 
 from swiftlite.errors import SwiftliteError
@@ -18,6 +17,7 @@ from swiftlite.template import IGNORE
 from swiftlite.train.checkpoints import Checkpoints
 from swiftlite.train.collate import BatchSampler
 from swiftlite.train.packing import Rows
+from swiftlite.train.sharded import share_weights
 from swiftlite.train.shares import Order, Shares
 from swiftlite.train.stream import EncodedStream, StreamLoader
 from swiftlite.train.tuners import parameter_groups
@@ -70,16 +70,9 @@ class SftTrainer(Checkpoints):
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        if self.is_fsdp_enabled and (self.args.bf16 or self.args.fp16):
-            # products in half precision; gradients are summed, and the loss is kept, in fp32
-            half = torch.bfloat16 if self.args.bf16 else torch.float16
-            policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        if isinstance(self.train_dataset, EncodedStream):
-            self.train_dataset.save(output_dir)
+        if self.args.fsdp:
+            share_weights(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> Any:
         if isinstance(self.train_dataset, EncodedStream):

@@ -88,7 +88,8 @@ def test_shares_of_an_adapter_go_on_from_one_process(sft, two):
     """FSDP2: from a checkpoint that one process wrote, to the same weights; held-out rows 3, not 2 x 2."""
     flags = {**LORA, 'dataset_test_ratio': 0.1, 'eval_steps': 1}
     alone = Path(sft(batch_size=8, gradient_accumulation_steps=1, **flags)['last_model_checkpoint'])
-    shared, _ = two('shares', fsdp='full_shard', resume_from_checkpoint=alone.parent / 'checkpoint-1', **flags)
+    shared, said = two('shares', fsdp='full_shard', resume_from_checkpoint=alone.parent / 'checkpoint-1', **flags)
+    assert 'tensors are shared out to 2 processes' in said
     assert_same(alone, shared, range(1, 3))
     evals = [[line for line in log_of(f.parent) if 'eval_loss' in line][-1] for f in (alone, shared)]
     assert evals[0]['eval_loss'] == pytest.approx(evals[1]['eval_loss'], rel=1e-6)
@@ -100,6 +101,7 @@ def test_shares_of_all_weights_equal_one_process(sft, two):
     alone = Path(sft(batch_size=8, gradient_accumulation_steps=1, **FULL)['last_model_checkpoint'])
     flags = {'fsdp': ['shard_grad_op'], 'gradient_checkpointing': True, 'sample_prompts': 'Who?', 'sample_tokens': 3}
     shared, said = two('full', **FULL, **flags)
+    assert 'tensors are shared out to 2 processes' in said
     assert_same(alone, shared)
     assert said.count('sample  step 3') == 1
     again = sft(batch_size=8, gradient_accumulation_steps=1, **FULL,
