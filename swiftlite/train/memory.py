@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch import nn
 
-from swiftlite.train.loss import CHUNK
+from swiftlite.train.loss import CHUNK, output_layer
 
 GIB = 2**30
 PROBES = (64, 128)  # tokens of the two measurements that a line is drawn through
@@ -27,7 +27,8 @@ class Estimate:
     layers: int
     tokens: int
     kept: float  # of one layer, for each token
-    copied: float  # of one layer, for all tokens together: weights in another dtype
+    copied: float  # of one layer, for all tokens together: weights in another dtype, there until the pass is over
+    head: int  # of the output layer's gradient while it is summed up, where it is trained
     vocabulary: int
     entered: float  # what enters a layer, for each token: all that is kept of one that is computed again
     recomputed: int = 0  # layers that are computed again in the backward pass
@@ -36,8 +37,10 @@ class Estimate:
     def activations(self) -> int:
         """Of all layers and the loss, and one layer's once more: what its backward pass works with."""
         whole = self.layers - self.recomputed
-        layers = (whole + 1) * (self.kept * self.tokens + self.copied) + self.recomputed * self.entered * self.tokens
+        layers = (whole + 1) * self.kept * self.tokens + self.recomputed * self.entered * self.tokens
+        layers += (self.layers + 1) * self.copied
         loss = 3 * 4 * min(CHUNK, self.tokens * self.vocabulary)  # logits in flight, and as many for their gradients
+        loss += self.head
         return int(layers + 2 * self.entered * self.tokens + loss)
 
     @property
@@ -77,7 +80,7 @@ def estimate(model: Any, tokens: int, dtype: torch.dtype, shards: int = 1) -> Es
     moments = 2 * gradients  # AdamW keeps two numbers of the gradient's dtype
     few, many = (kept_by_a_layer(model, count, dtype) for count in PROBES)
     slope = (many - few) / (PROBES[1] - PROBES[0])
-    config = model.config.get_text_config()
+    config, head = model.config.get_text_config(), output_layer(model)
     return Estimate(
         weights=weights // shards,
         gradients=gradients // shards,
@@ -86,6 +89,7 @@ def estimate(model: Any, tokens: int, dtype: torch.dtype, shards: int = 1) -> Es
         tokens=tokens,
         kept=slope,
         copied=max(few - slope * PROBES[0], 0),
+        head=4 * sum(p.numel() for p in head.parameters() if p.requires_grad),
         vocabulary=config.vocab_size,
         entered=config.hidden_size * dtype.itemsize,
     )

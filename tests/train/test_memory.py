@@ -56,7 +56,7 @@ def test_activations_are_those_that_autograd_keeps(folder, lora, kernels, count)
 
 
 def test_as_few_layers_as_fit_are_computed_twice():
-    whole = Estimate(1000, 10, 20, layers=10, tokens=10**6, kept=4000, copied=0, vocabulary=8, entered=100)
+    whole = Estimate(1000, 10, 20, layers=10, tokens=10**6, kept=4000, copied=0, head=0, vocabulary=8, entered=100)
     assert whole.fitting(10**12).recomputed == 0
     found = whole.fitting(30 * 10**9)
     assert 0 < found.recomputed < 10 and found.total <= 0.92 * 30 * 10**9
