@@ -52,7 +52,7 @@ def compare() -> None:
         assert torch.allclose(loss, wanted, rtol=1e-6)
         for mean, whole in zip(together, alone, strict=True):
             assert torch.allclose(2 * mean, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
-    print(f'the same in {rank}')
+    print('the same')
     dist.destroy_process_group()
 
 
@@ -63,7 +63,7 @@ def test_packs_on_shared_out_weights():
     env = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert {'the same in 0', 'the same in 1'} <= set(done.stdout.split('\n'))
+    assert done.stdout.count('the same') == 2
 
 
 if __name__ == '__main__':
