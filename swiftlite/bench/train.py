@@ -132,7 +132,7 @@ def run(args: TrainBenchArgs) -> int:
     """Measure, print a table and JSON lines; returns the exit status, 130 after Ctrl-C."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    pick_device()
+    pick_device(args)
     if args.plot:
         train_report.check_plot()
     status, measured = 0, []

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from swiftlite.args.sft import SftArgs
+from swiftlite.errors import UsageError
 from swiftlite.registry.resolve import ModelSource
 from swiftlite.train.output import run_folder
 
@@ -20,10 +21,20 @@ def rank() -> int:
     return int(os.environ.get('RANK', 0))
 
 
-def pick_device() -> None:
-    """Let this process use its own GPU before anything is put on one."""
-    if torch.cuda.is_available() and world_size() > 1:
+def pick_device(args: SftArgs) -> None:
+    """Let this process use its own GPU before anything is put on one.
+
+    Raises:
+        UsageError: --fsdp offload without a GPU.
+    """
+    if not torch.cuda.is_available():
+        if 'offload' in args.fsdp:
+            raise UsageError("--fsdp offload moves weights from GPUs to the CPU's memory, and there is no GPU")
+        return
+    if world_size() > 1:
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    if 'offload' in args.fsdp:  # accelerate then lets processes exchange tensors on the CPU too
+        os.environ |= {'ACCELERATE_USE_FSDP': 'true', 'FSDP_OFFLOAD_PARAMS': 'true'}
 
 
 def is_main() -> bool:

@@ -37,7 +37,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    pick_device()
+    pick_device(args)
     torch.manual_seed(args.seed)
 
     source = args.source()

@@ -10,6 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from swiftlite.errors import UsageError
+from swiftlite.train import deepspeed
+from swiftlite.train.deepspeed import deepspeed_config
+
 ROOT = Path(__file__).parents[2]
 # 22 rows: two global batches of 8 rows and one of 6. AdamW divides by gradients that are rounded; epsilon tames that
 SAME = {'learning_rate': 1e-3, 'adam_epsilon': 1e-2, 'save_steps': 1, 'save_total_limit': 9, 'logging_steps': 1}
@@ -107,3 +111,35 @@ def test_shares_of_all_weights_equal_one_process(sft, two):
     again = sft(batch_size=8, gradient_accumulation_steps=1, **FULL,
                 resume_from_checkpoint=str(shared.parent / 'checkpoint-2'))  # fmt: skip
     assert_same(alone, Path(again['last_model_checkpoint']), range(2, 3))
+
+
+@pytest.mark.parametrize(
+    ('flags', 'says'),
+    [
+        ({'fsdp': ['full_shard']}, '--fsdp shares weights out to several processes: set NPROC_PER_NODE=2'),
+        ({'fsdp': ['offload']}, "--fsdp offload moves weights from GPUs to the CPU's memory, and there is no GPU"),
+        ({'fsdp': ['full_shard', 'shard_grad_op']}, '--fsdp takes one of full_shard and shard_grad_op, not both'),
+        ({'fsdp': ['true'], 'deepspeed': 'zero2'}, 'give one'),
+        ({'deepspeed': 'zero4'}, "--deepspeed takes .* or a JSON file, not 'zero4'; did you mean"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_one_sentence(sft, monkeypatch, flags, says):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UsageError, match=says):
+        sft(**flags)
+
+
+def test_deepspeed_is_an_extra(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match=r"--deepspeed needs DeepSpeed: pip install 'swiftlite\[deepspeed\]'"):
+        deepspeed_config('zero2', torch.bfloat16)
+    monkeypatch.setattr(deepspeed, 'find_spec', lambda name: name)
+    config = deepspeed_config('zero3_offload', torch.bfloat16)
+    assert config['zero_optimization']['stage'] == 3 and config['bf16']['enabled']
+    assert config['zero_optimization']['offload_param']['device'] == 'cpu'
+    file = tmp_path / 'own.json'
+    file.write_text('{"zero_optimization": {"stage": 1}}')
+    assert deepspeed_config(str(file), torch.bfloat16) == {'zero_optimization': {'stage': 1}}
+    for text in ('[1]', '{'):
+        file.write_text(text)
+        with pytest.raises(UsageError, match='JSON'):
+            deepspeed_config(str(file), torch.bfloat16)
