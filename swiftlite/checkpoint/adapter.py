@@ -10,7 +10,7 @@ import torch
 from swiftlite.checkpoint.config import read_json
 from swiftlite.checkpoint.mappings import MAPPINGS, Mapping
 from swiftlite.checkpoint.native import save_tensors, write_json
-from swiftlite.checkpoint.tensors import iter_file
+from swiftlite.checkpoint.tensors import all_finite, iter_file
 from swiftlite.errors import SwiftliteError
 
 _PREFIX = 'base_model.model.'
@@ -230,7 +230,7 @@ def _pairs(folder: Path, saved: bool) -> tuple[dict[str, dict[str, torch.Tensor]
         if (match := _PART.fullmatch(name)) is not None:
             pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3) or match.group(4)] = tensor
         elif saved and 'lora_' not in name:
-            if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            if not tensor.is_floating_point() or not all_finite(tensor):
                 raise SwiftliteError(f'{folder}: {name} holds values that are not finite numbers')
             replaced[name.removeprefix(_PREFIX)] = tensor
         else:
@@ -272,7 +272,7 @@ def _magnitude(folder: Path, settings: dict, module: str, pair: dict[str, torch.
             f'{folder}: use_dora is {settings.get("use_dora", False)}, but {module} has '
             f'{"no" if found is None else "a"} lora_magnitude_vector'
         )
-    if found.numel() != rows or not found.is_floating_point() or not torch.isfinite(found).all():
+    if found.numel() != rows or not found.is_floating_point() or not all_finite(found):
         raise SwiftliteError(f'{folder}: lora_magnitude_vector of {module} is not {rows} finite numbers')
     return found.reshape(rows)
 
@@ -283,7 +283,7 @@ def _checked(folder: Path, module: str, pair: dict[str, torch.Tensor], rank: int
             raise SwiftliteError(f'{folder} has no {name} for {module}')
         if pair[name].dim() != 2 or not pair[name].is_floating_point():
             raise SwiftliteError(f'{folder}: {name} of {module} is no matrix of floating-point numbers')
-        if not torch.isfinite(pair[name]).all():
+        if not all_finite(pair[name]):
             raise SwiftliteError(f'{folder}: {name} of {module} holds values that are not finite')
     a, b = pair['lora_A'], pair['lora_B']
     if a.shape[0] != rank or b.shape[1] != rank:

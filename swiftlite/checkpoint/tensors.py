@@ -62,6 +62,11 @@ def iter_file(file: Path, in_memory: bool = False) -> Iterator[tuple[str, torch.
         raise SwiftliteError(f'{file} is damaged or not a weight file: {str(error).splitlines()[0]}') from error
 
 
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether no value is infinite or not a number: a sum tells, unless it overflows."""
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+
+
 @contextmanager
 def _copy(file: Path) -> Iterator[Path]:
     """A file in memory with the content of `file`; what maps it keeps it."""

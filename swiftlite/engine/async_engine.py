@@ -169,18 +169,20 @@ class AsyncEngine:
         print(f'{reason} Starting it again.', file=sys.stderr, flush=True)
         self._restarting = asyncio.get_running_loop().create_task(self._restart())
 
+    async def _load_again(self, request: LoRARequest) -> None:
+        try:
+            await self._client.call('add_lora', request)
+        except RequestError as error:
+            self._loras.pop(request.lora_int_id, None)
+            self.on_lora_lost(request)
+            print(f"Adapter '{request.lora_name}' was not loaded again: {error}", file=sys.stderr, flush=True)
+
     async def _restart(self) -> None:
         died = None
         try:
             self._client = self._connect()
             self.model_config = await self._client.ready()
-            for request in list(self._loras.values()):
-                try:
-                    await self._client.call('add_lora', request)
-                except RequestError as error:
-                    self._loras.pop(request.lora_int_id, None)
-                    self.on_lora_lost(request)
-                    print(f"Adapter '{request.lora_name}' was not loaded again: {error}", file=sys.stderr, flush=True)
+            await asyncio.gather(*map(self._load_again, list(self._loras.values())))
             if self._client.death is not None:
                 raise EngineDeadError(self._client.death)
             self._dead = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -211,4 +212,19 @@ def host_adapter_bytes(config: EngineConfig) -> int:
 
 
 def _free_bytes() -> int:
-    return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    """What this machine and this container have left, files that are only cached counted as free."""
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        free = int(next(line.split()[1] for line in lines if line.startswith('MemAvailable'))) * 1024
+    except (OSError, StopIteration):
+        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    group = Path('/sys/fs/cgroup')
+    try:
+        limit = (group / 'memory.max').read_text().strip()
+        if limit != 'max':
+            stat = dict(line.split() for line in (group / 'memory.stat').read_text().splitlines())
+            used = int((group / 'memory.current').read_text()) - int(stat['inactive_file'])
+            free = min(free, max(int(limit) - used, 0))
+    except (OSError, ValueError, KeyError):
+        pass  # no limit that can be read
+    return free

@@ -13,12 +13,14 @@ from math import prod
 import torch
 
 from ..checkpoint.adapter import AdapterState, LoRAWeights, adapter_state, read_adapter
+from ..checkpoint.tensors import all_finite
 from ..errors import SwiftliteError
 from ..layers.linear import Linear
 from ..layers.lora import PAGE
 from ..layers.vocab_lora import VocabPair
 
 VOCAB = ('model.embed_tokens', 'lm_head')
+READERS = 4  # what they do is mostly done without the interpreter's lock
 CHUNK = 16 << 20  # bytes; pinned memory is kept for the next adapter, which uses pieces of one size again
 
 
@@ -152,28 +154,29 @@ class AdapterFormat:
             self._check_finite(path, f"lora_{'BA'[array.rank_dim]} of '{linear.prefix}.{s.name}'", part)
 
     def _check_finite(self, path: str, what: str, tensor: torch.Tensor) -> None:
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             dtype = str(self._dtype).removeprefix('torch.')
             raise SwiftliteError(f'{path}: {what} is too large for {dtype}, in which this engine computes.')
 
 
 class AdapterReader:
-    """Reads adapters one after the other in a thread, beside the steps. `copies`: by uid, what was read."""
+    """Reads adapters in a few threads, beside the steps. `copies`: by uid, what was read."""
 
     def __init__(self, form: AdapterFormat, device: torch.device | str | None):
         """device: the GPU for which memory is pinned, if any."""
         self.copies: dict[int, HostAdapter] = {}
         self._format, self._device = form, device
         self._reads: deque[tuple[int, str, AdapterState | None, Callable[[AdapterRead], None]]] = deque()
-        self._reading, self._lock = False, threading.Lock()  # whether there is a thread, and what guards that
+        self._threads, self._lock = 0, threading.Lock()  # how many there are, and what guards that
+        self._telling = threading.Lock()  # one calls `done` at a time, which may take a while
 
     def start(self, uid: int, path: str, known: AdapterState | None, done: Callable[[AdapterRead], None]) -> None:
-        """Read and check an adapter, then call `done` in the thread. known: the state its files must still be in."""
+        """Read and check an adapter, then call `done` in a thread. known: the state its files must still be in."""
         with self._lock:
             self._reads.append((uid, path, known, done))
-            if self._reading:
+            if self._threads == READERS:
                 return
-            self._reading = True
+            self._threads += 1
         threading.Thread(target=self._run, daemon=True, name='adapter-read').start()
 
     def _run(self) -> None:
@@ -182,11 +185,12 @@ class AdapterReader:
         while True:
             with self._lock:
                 if not self._reads:
-                    self._reading = False
+                    self._threads -= 1
                     return
                 uid, path, known, done = self._reads.popleft()
-            with contextlib.suppress(OSError):  # nobody listens any more
-                done(self._read(uid, path, known))
+            read = self._read(uid, path, known)
+            with self._telling, contextlib.suppress(OSError):  # nobody listens any more
+                done(read)
 
     def _read(self, uid: int, path: str, known: AdapterState | None) -> AdapterRead:
         try:

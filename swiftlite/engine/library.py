@@ -124,6 +124,8 @@ class AdapterLibrary:
         entry = loading.entry if loading is not None else self._table.find(read.uid)
         known = self._table.find(read.uid) is not None
         error = read.error
+        if loading is not None and not known and self._newer(loading.entry):
+            loading.entry.removed = True
         if entry is None or error is not None or (entry.removed and not known):
             self._copies.drop(read.uid)
             self._forget([read.uid], copy_only=True)
@@ -141,6 +143,11 @@ class AdapterLibrary:
                 return None
             loading.done(error)
         return error
+
+    def _newer(self, entry: Entry) -> bool:
+        """Whether weights that were asked for later have taken the id already."""
+        int_id = entry.request.lora_int_id
+        return int_id in self._table and self._table.get(int_id).uid > entry.uid
 
     def _give_up(self, entry: Entry) -> None:
         """An adapter that was never there: its id is free again."""

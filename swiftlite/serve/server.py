@@ -106,9 +106,9 @@ async def _start(args: DeployArgs, setup: Setup, models: ServedModels) -> Servic
     engine = await AsyncEngine.start(setup.config)
     try:
         models.max_model_len = engine.model_config.max_model_len
-        for name, path in setup.adapters.items():
-            request = models.request_for(name, path)
-            await engine.add_lora(request)
+        requests = [models.request_for(name, path) for name, path in setup.adapters.items()]
+        await asyncio.gather(*map(engine.add_lora, requests))
+        for request in requests:
             models.add(request)
         template = None
         try:

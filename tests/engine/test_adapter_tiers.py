@@ -178,6 +178,40 @@ def test_removed_while_it_is_read(adapters, base, slow):
     assert not engine.executor.runner.lora.reader.copies and engine.stats()['adapter_pages_used'] == 0
 
 
+def test_the_last_weights_asked_for_win(adapters, base, monkeypatch):
+    """Whichever of two replacements is read first."""
+    read, gate = AdapterFormat.read, threading.Event()
+
+    def ordered(self, path):
+        if path.endswith('first'):
+            assert gate.wait(30)
+        return read(self, path)
+
+    monkeypatch.setattr(AdapterFormat, 'read', ordered)
+    llm = make_llm(base, enable_lora=True)
+    links = [adapters[0].parent / name for name in ('old', 'first', 'last')]
+    for link, folder in zip(links, adapters, strict=True):
+        link.symlink_to(folder)
+    old, first, last = (LoRARequest('x', 1, str(link)) for link in links)
+    llm.engine.add_lora(old)
+    ends = []
+    llm.engine.load_lora(first, ends.append)
+    llm.engine.add_lora(last)
+    gate.set()
+    while not ends:
+        llm.engine.step()
+    expected = run(make_llm(base, enable_lora=True), PROMPTS[:1], greedy(8), LoRARequest('c', 1, str(adapters[2])))
+    assert run(llm, PROMPTS[:1], greedy(8), last) == expected
+    assert len(llm.engine.executor.runner.lora.reader.copies) == llm.engine.stats()['adapters_in_memory'] == 1
+
+
+def test_hundreds_are_read_at_once(base, adapters):
+    """More than fit into the pipe that brings the news."""
+    engine = make_llm(base, enable_lora=True).engine
+    engine.add_loras(LoRARequest(str(i), i, str(adapters[2])) for i in range(1, 701))
+    assert len(engine.adapters) == engine.stats()['adapters_in_memory'] == 700
+
+
 def broken(folder, kind):
     weights, config = folder / 'adapter_model.safetensors', folder / 'adapter_config.json'
     settings = json.loads(config.read_text())
