@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 import weakref
 
 import pytest
@@ -101,10 +102,11 @@ def test_read_ahead_keeps_to_the_order_and_to_the_room(base, adapters, tmp_path)
     for lora in [*loras[:5], *loras[6:], loras[5]]:  # the last three are in memory
         engine.add_lora(lora)
     for lora in [loras[5], *loras[:5]]:
-        engine.add_request(request(lora.lora_name, PROMPTS[0], lora, tokens=60))
+        engine.add_request(request(lora.lora_name, PROMPTS[0], lora, tokens=150))
     for _ in range(20):
         engine.step()
         while engine.library.busy:
+            time.sleep(0.02)  # the first one answers meanwhile
             engine.step()
     entries = [engine.adapters.get(i) for i in range(1, 7)]
     assert [e.uid for e in entries if e.pages] == [entries[5].uid]
