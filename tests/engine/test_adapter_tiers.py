@@ -91,7 +91,7 @@ def test_adapters_beyond_host_memory_are_read_again(base, adapters, llm):
         assert run(llm, PROMPTS, lora=mix) == expected
         assert len(llm.engine.executor.runner.lora.reader.copies) == llm.engine.stats()['adapters_in_memory'] == 1
     stats = llm.engine.stats()
-    assert stats['adapters'] == 3 and stats['adapter_reads'] >= 3 + 4 and stats['adapter_pages_used'] <= 2
+    assert stats['adapters'] == 3 and stats['adapter_reads'] >= 3 + 2 and stats['adapter_pages_used'] <= 2
 
 
 def test_read_ahead_keeps_to_the_order_and_to_the_room(base, adapters, tmp_path):
