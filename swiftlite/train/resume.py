@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def check_resume(args: SftArgs, name: str, identity: str) -> Resume | None:
         say(f'going on from {path}')
     else:
         path = Path(given).expanduser()
+        if not (path / STATE_FILE).is_file():  # the folder of a run stands for its last checkpoint
+            path = last_whole(path.glob(f'checkpoint-*/{STATE_FILE}'), args) or path
     if not (path / STATE_FILE).is_file():
         raise UsageError(f"--resume_from_checkpoint '{given}' is no checkpoint folder of swiftlite sft")
     saved = read_json(path / ARGS_FILE) if (path / ARGS_FILE).is_file() else {}
@@ -66,14 +69,20 @@ def check_resume(args: SftArgs, name: str, identity: str) -> Resume | None:
             shown = ' '.join(saved[field]) if isinstance(saved[field], list) else saved[field]
             raise UsageError(f"--resume_from_checkpoint '{given}' was trained with --{field} {shown}")
     check_readable(path, args)
-    return Resume(path, given.lower() in NEWEST and not args.resume_only_model)
+    here = Path(args.output_dir).expanduser().resolve() in (path.resolve(), path.resolve().parent)
+    return Resume(path, (given.lower() in NEWEST or here) and not args.resume_only_model)
 
 
 def newest(args: SftArgs, name: str) -> Path | None:
     """The whole checkpoint in --output_dir that was written last."""
     output = Path(args.output_dir).expanduser()
     pattern = f'{name}/v*/checkpoint-*' if args.add_output_dir_suffix else 'checkpoint-*'
-    found = [file.parent for file in output.glob(f'{pattern}/{STATE_FILE}') if not file.parent.name.endswith(PART)]
+    return last_whole(output.glob(f'{pattern}/{STATE_FILE}'), args)
+
+
+def last_whole(files: Iterable[Path], args: SftArgs) -> Path | None:
+    """Of the checkpoints with these states, the last one written that training can go on from."""
+    found = [file.parent for file in files if not file.parent.name.endswith(PART)]
     for path in sorted(found, key=lambda path: (path / STATE_FILE).stat().st_mtime, reverse=True):
         try:
             check_readable(path, args)

@@ -34,11 +34,15 @@ TUNERS = {
     'olora': {**ALL, 'init_lora_weights': 'olora'},
     'gaussian': {'init_lora_weights': 'Gaussian', 'neftune_noise_alpha': 5.0},
     'whole': {'modules_to_save': ['embed_tokens', 'norm']},
+    'whole-kernels': {'modules_to_save': ['embed_tokens', 'norm', 'input_layernorm'], 'use_kernels': True},
+    'dora-kernels': {**ALL, 'use_dora': True, 'neftune_noise_alpha': 5.0, 'use_kernels': True},
+    'pissa-packed': {**ALL, 'init_lora_weights': 'pissa', 'use_kernels': True, 'packing': True, 'max_length': 200},
     'regex': {'target_regex': r'model\.layers\.1\.(self_attn|mlp)\..*'},
     'frozen': {'sft_type': 'full', 'freeze_parameters': ['model.embed_tokens'], 'learning_rate': 1e-3},
 }
 FOUR_BITS = {
     'qlora': {**ALL, 'quantization_bit': 4},
+    'qlora-kernels': {**ALL, 'quantization_bit': 4, 'use_kernels': True},
     'qlora-dora': {'use_dora': True, 'quantization_bit': 4, 'bnb_4bit_quant_type': 'fp4'},
     'qlora-single': {'quantization_bit': 4, 'bnb_4bit_use_double_quant': False, 'modules_to_save': ['norm']},
 }
