@@ -110,6 +110,11 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
             self.fill('sample_steps', self.eval_steps)
         if self.max_steps == 0:
             raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
+        if self.quantization_bit and (self.fsdp or self.deepspeed not in (None, 'zero1', 'zero2')):
+            raise UsageError(
+                '--quantization_bit 4 needs the whole model in each process: leave out --fsdp and --deepspeed, or '
+                'give zero1 or zero2'
+            )
         self._check_packing()
         self._check_streaming()
 

@@ -14,6 +14,7 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.errors import SwiftliteError, UsageError
 
 ARGS_FILE = 'sft_args.json'
+TRAINING_FILE = 'training_args.json'
 LOG_FILE = 'logging.jsonl'
 STATE_FILE = 'trainer_state.json'  # what the Trainer writes last into a checkpoint
 PART = '.part'  # behind the name of a checkpoint that is being written
@@ -60,6 +61,11 @@ def check_output(output_dir: str, versioned: bool) -> None:
 def args_record(args: SftArgs, resolved: dict[str, Any]) -> dict[str, Any]:
     """What sft_args.json holds: every field of the arguments, with what AUTO values came out as."""
     return {'swiftlite_version': __version__, **dataclasses.asdict(args), **resolved}
+
+
+def write_training_args(folder: Path, arguments: Any) -> None:
+    """transformers' TrainingArguments of the run, beside the flags that they were made of."""
+    (folder / TRAINING_FILE).write_text(arguments.to_json_string() + '\n', encoding='utf-8')
 
 
 def write_args(folder: Path, record: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from swiftlite.template.writer import chat_template
 from swiftlite.train.data import extent, run_data
 from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
-from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args
+from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args, write_training_args
 from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
 from swiftlite.train.reports import check_reports
@@ -74,6 +74,8 @@ def run(args: SftArgs) -> dict[str, Any]:
         write_args(folder, record)
     trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record)
     log = add_callbacks(trainer, args, folder, template, record)
+    if is_main():
+        write_training_args(folder, trainer.args)
     unit = 'packs' if args.packing else 'rows'
     say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} {unit}, output in {folder}')
     try:

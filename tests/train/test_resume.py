@@ -161,3 +161,20 @@ def test_rotation(tmp_path, steps, limit, best, left):
     (tmp_path / 'checkpoint-3.part').mkdir()
     checkpoints.rotate(tmp_path, limit, best and str(tmp_path / f'checkpoint-{best}'))
     assert {path.name for path in tmp_path.iterdir()} == {'checkpoint-3.part', *(f'checkpoint-{n}' for n in left)}
+
+
+@pytest.mark.parametrize('named', ['run', 'run/checkpoint-2'])
+def test_in_the_folder_of_its_run(sft, tmp_path, named):
+    """Named by its folder, or by that of the run; the log is one, and nothing is refused because it is there."""
+    flags = {'output_dir': str(tmp_path / 'run'), 'save_steps': 1, 'save_total_limit': None}
+    sft(**flags, max_steps=3, add_output_dir_suffix=False)
+    if named == 'run/checkpoint-2':
+        (tmp_path / 'run' / 'checkpoint-3' / 'mark').write_text('')
+    last = sft(**flags, max_steps=4, resume_from_checkpoint=str(tmp_path / named))['last_model_checkpoint']
+    assert last == str(tmp_path / 'run' / 'checkpoint-4')
+    assert (tmp_path / 'run' / 'checkpoint-3' / 'mark').exists() is False
+    lines = [json.loads(line) for line in (tmp_path / 'run' / 'logging.jsonl').read_text().splitlines()]
+    steps = [line['global_step/max_steps'].split('/')[0] for line in lines if 'loss' in line]
+    assert steps == ['1', '2', '3', '4']
+    saved = json.loads((tmp_path / 'run' / 'training_args.json').read_text())
+    assert (saved['max_steps'], saved['learning_rate']) == (4, 1e-2)
