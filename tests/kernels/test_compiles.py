@@ -16,6 +16,7 @@ from triton.runtime.jit import JITFunction  # noqa: E402
 
 from swiftlite_kernels.gemv import RowLoRA  # noqa: E402
 from swiftlite_kernels.paged_lora import LoRARouting  # noqa: E402
+from swiftlite_kernels.paged_lora.reference import shrink as paged_shrink  # noqa: E402
 from swiftlite_kernels.step import StepRows, StepTensors  # noqa: E402
 from swiftlite_kernels.swiglu import LowRank  # noqa: E402
 
@@ -226,3 +227,28 @@ def test_no_kernel_is_forgotten(record):
             if isinstance(node, ast.FunctionDef) and node.name.endswith('_kernel'):
                 written.add((family, node.name))
     assert reached == written
+
+
+@pytest.mark.parametrize('filters', [False, True])
+def test_no_batch_compiles_a_sampler_anew(record, filters):
+    """What one batch has compiled serves all sizes: the same kernels, constants and alignments."""
+    for rows in range(1, 10):
+        column, longs = torch.ones(rows), torch.zeros(rows, dtype=torch.int64)
+        top = (column.int(), column, column) if filters else (None, None, None)
+        launches = record('sampling', 'sample', torch.zeros(rows, 5000), column, *top, longs, longs)
+    assert len(launches) == (3 if filters else 2)
+
+
+@pytest.mark.parametrize('tile', [8, 16, 64])
+def test_no_step_compiles_adapters_anew(record, tile):
+    """Steps outside graphs have any number of tokens and tiles."""
+    for tokens, tiles in ((2, 1), (3, 2), (7, 7), (33, 5), (500, 40), (501, 63), (1040, 1)):
+        column = torch.zeros(tiles, dtype=torch.int32)
+        where = LoRARouting(column, column, column, torch.zeros(9, 16, dtype=torch.int32), int32(*[16] * 9), tile)
+        x, y, a, b = bf16(tokens, 64), bf16(tokens, 96), bf16(2, 32, 64), bf16(32, 96)
+        shrunk = paged_shrink(x, a, where, None)
+        record('paged_lora', 'shrink', x, a, where, None)
+        record('paged_lora', 'expand', y, shrunk, b, [48, 48], where)
+        launches = record('paged_lora', 'expand_silu_and_mul', y[:, :48].contiguous(), y, shrunk, b, where)
+    assert len({launch.kernel for launch in launches}) == 3
+    assert len(launches) == 3

@@ -479,7 +479,8 @@ def sample(
     chunk = CHUNK if draw else GREEDY_CHUNK
     chunks, groups = triton.cdiv(vocab, chunk), triton.cdiv(vocab, chunk) * (chunk // GROUP)
     group_room = next_power_of_2(groups)
-    parts = torch.empty(4 if filtered else 1, rows, chunks, dtype=torch.float32, device=device)
+    cells = -(-rows * chunks // 4) * 4  # each on 16 bytes, whatever the batch: other addresses compile anew
+    parts = torch.empty(4 if filtered else 1, cells, dtype=torch.float32, device=device)
     winners = torch.empty(rows, chunks, dtype=torch.int32, device=device)
     scores = parts[0]
     tops, masses, winner_logits = (parts[1], parts[2], parts[3]) if filtered else (None, None, None)
