@@ -27,7 +27,9 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
     )
 
     group_by_length: bool = arg(
-        False, 'batches of rows of similar length: less padding, in exchange for less random batches', group='data'
+        False,
+        'batches of rows of similar length, in exchange for less random ones: less padding with --padding_free false',
+        group='data',
     )
 
     packing: bool = arg(

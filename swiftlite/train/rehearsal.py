@@ -114,10 +114,7 @@ class Rehearsal(TrainerCallback):
         """What an error of missing memory says."""
         needs, batch = self.needs, self.schedule.batch_size
         more = ', or add --gradient_checkpointing true' if needs.recomputed < needs.layers else ''
-        if args.sft_type == 'full':
-            more += ', or train a LoRA (--sft_type lora)'
-        elif not args.quantization_bit:
-            more += ', or keep the base in 4 bits (--quantization_bit 4)'
+        more += ''.join(f', or {way}' for way in smaller(args))
         room = replace(needs, recomputed=needs.layers).most_tokens(self.available)
         fits = f'about {room:,} tokens a pass fit' if room else 'the model alone does not fit'
         return (
@@ -151,3 +148,22 @@ def recompute(model: nn.Module, count: int) -> None:
     for index, layer in enumerate(decoder_layers(model)):
         layer.gradient_checkpointing = index < count
         layer._gradient_checkpointing_func = again
+
+
+def smaller(args: SftArgs) -> list[str]:
+    """Ways to a model that takes less memory on a device."""
+    ways = []
+    if args.sft_type == 'full':
+        ways.append('train a LoRA (--sft_type lora)')
+    elif not args.quantization_bit:
+        ways.append('keep the base in 4 bits (--quantization_bit 4)')
+    if not args.fsdp and not args.deepspeed and not args.quantization_bit:
+        ways.append('share the weights out to several GPUs (NPROC_PER_NODE and --fsdp full_shard)')
+    return ways
+
+
+def too_large(model: nn.Module, args: SftArgs) -> str:
+    """What an error says where not even the weights fit."""
+    weights = size(sum(p.numel() * p.element_size() for p in model.parameters()))
+    ways = ', or '.join(smaller(args)) or 'take a smaller model'
+    return f'out of GPU memory: the weights alone are {weights}: {ways}'

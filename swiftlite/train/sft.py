@@ -20,6 +20,7 @@ from swiftlite.train.model import make_model, resolve_dtype
 from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args, write_training_args
 from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
+from swiftlite.train.rehearsal import too_large
 from swiftlite.train.reports import check_reports
 from swiftlite.train.resume import check_resume, check_schedule, trim_log
 from swiftlite.train.settings import make_schedule
@@ -72,7 +73,12 @@ def run(args: SftArgs) -> dict[str, Any]:
         if resume and resume.same_run:
             trim_log(folder / LOG_FILE, resume.step)
         write_args(folder, record)
-    trainer = make_trainer(args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record)
+    try:
+        trainer = make_trainer(
+            args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record
+        )
+    except torch.OutOfMemoryError as error:
+        raise SwiftliteError(too_large(model, args)) from error
     log = add_callbacks(trainer, args, folder, template, record)
     if is_main():
         write_training_args(folder, trainer.args)

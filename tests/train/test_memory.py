@@ -14,6 +14,7 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.cli.parse import parse
 from swiftlite.errors import SwiftliteError
 from swiftlite.train import rehearsal as module
+from swiftlite.train import setup
 from swiftlite.train.collate import Collator
 from swiftlite.train.kernels import install_kernels
 from swiftlite.train.memory import USABLE, Estimate, estimate, most_tokens_of_a_pass, saved_bytes, size
@@ -156,3 +157,18 @@ def test_what_never_fits_is_said_before_the_first_step(sft, monkeypatch):
         sft()
     with pytest.raises(SwiftliteError, match=r'or add --gradient_checkpointing true, or train a LoRA .*weights \+ '):
         sft(gradient_checkpointing=False, sft_type='full')
+
+
+def test_weights_that_do_not_fit_are_one_sentence(sft, monkeypatch):
+    def move(*_, **__):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(setup, 'SftTrainer', move)
+    with pytest.raises(
+        SwiftliteError, match=r'the weights alone are 1 MiB: keep the base in 4 bits \(--quan.*--fsdp full_shard'
+    ):
+        sft()
+    with pytest.raises(
+        SwiftliteError, match=r'the weights alone are 1 MiB: train a LoRA \(--sft_type lora\), or share'
+    ):
+        sft(sft_type='full')
