@@ -20,6 +20,7 @@ UNREAD = (
     'val_dataset',
     'streaming',
     'dump_prompt',
+    'new_special_tokens',
     'dataset_test_ratio',
     'output_dir',
     'add_output_dir_suffix',

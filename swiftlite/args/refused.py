@@ -43,7 +43,7 @@ ANY = table(
     refused(CACHE, 'model_cache_dir'),
     refused('the devices are those of CUDA_VISIBLE_DEVICES, filled evenly', 'device_max_memory max_memory'),
     refused(TEXT, 'rescale_image=-1 max_pixels norm_bbox'),
-    refused('added tokens would need trained embeddings', 'new_special_tokens'),
+    refused('tokens are added while a model is trained, with swiftlite sft', 'new_special_tokens'),
     refused('models are language models', 'task_type=causal_lm num_labels problem_type'),
     refused(DTYPE, 'bf16 fp16 pure_bf16'),
 )

@@ -1,6 +1,7 @@
 """Which rows are trained on, how they are mixed and cut, and which of their tokens carry the loss."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from swiftlite.args.fields import arg
 from swiftlite.args.groups import DataArgs
@@ -77,6 +78,12 @@ class TrainingDataArgs(DataArgs):
         group='data',
         shown='encoded/ in $SWIFTLITE_CACHE or ~/.cache/swiftlite',
     )
+    new_special_tokens: list[str] = arg(
+        [],
+        'tokens that the model does not have, or a .txt file with one a line; a LoRA trains all embeddings with them',
+        group='data',
+        aliases=('add_special_tokens',),
+    )
     dump_prompt: int = arg(0, 'print so many encoded rows, with what is learned of them, and stop', group='data', low=0)
 
     def check(self) -> None:
@@ -87,6 +94,7 @@ class TrainingDataArgs(DataArgs):
                 raise UsageError(f'--{name} is --loss_scale {scale}, and --loss_scale is {self.loss_scale}: give one')
             if getattr(self, name):
                 object.__setattr__(self, 'loss_scale', scale)
+        object.__setattr__(self, 'new_special_tokens', _tokens(self.new_special_tokens))
         if self.max_length == 0:
             raise UsageError('--max_length 0 leaves no rows: give more, or -1 for no limit')
         if self.max_length is not None and self.max_length < 0:
@@ -103,6 +111,25 @@ class TrainingDataArgs(DataArgs):
             )
         if not all(0 < weight < float('inf') for weight in self.interleave_prob):
             raise UsageError('--interleave_prob takes weights above 0: leave out a data set that shall not be drawn')
+
+
+def _tokens(given: list[str]) -> list[str]:
+    """The tokens, those in files too. UsageError for a file that cannot be read, and for one that is given twice."""
+    tokens: list[str] = []
+    for text in given:
+        if not text.endswith('.txt'):
+            tokens.append(text)
+            continue
+        try:
+            lines = Path(text).expanduser().read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--new_special_tokens: the file '{text}' cannot be read ({error})") from None
+        tokens += [line.strip() for line in lines if line.strip()]
+    for token in tokens:
+        if tokens.count(token) > 1 or not token.strip():
+            why = 'is there twice' if token.strip() else 'is empty'
+            raise UsageError(f"--new_special_tokens: '{token}' {why}")
+    return tokens
 
 
 def _loss(given: str) -> str:

@@ -86,6 +86,12 @@ class Adapter:
         return found
 
     @property
+    def vocab_size(self) -> int | None:
+        """Rows of the embeddings or the output layer, where they are replaced."""
+        names = ('model.embed_tokens.weight', 'lm_head.weight')
+        return next((len(self.replaced[name]) for name in names if name in self.replaced), None)
+
+    @property
     def max_rank(self) -> int:
         return max((weights.rank for weights in self.modules.values()), default=0)
 

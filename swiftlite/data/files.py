@@ -15,6 +15,7 @@ from swiftlite.errors import SwiftliteError
 
 SUFFIXES = ('.jsonl', '.json', '.csv')
 PARQUET = '.parquet'
+SHOWN = 20  # reasons that are printed
 PIECE = 1 << 20  # characters of a .json file that are looked at together
 OTHER_TEXT = (b'\xff\xfe', b'\xfe\xff')  # how UTF-16 and UTF-32 start
 NOT_TEXT = re.compile('[\udc80-\udcff]')  # bytes that are no UTF-8
@@ -48,9 +49,12 @@ class Drops:
         return sum(count for count, _ in self.reasons.values())
 
     def lines(self) -> list[str]:
-        """'3 x no assistant message (first: my.jsonl, line 7)', most frequent first."""
+        """'3 x no assistant message (first: my.jsonl, line 7)', most frequent first; what is beyond SHOWN as a sum."""
         ordered = sorted(self.reasons.items(), key=lambda item: -item[1][0])
-        return [f'{count} x {reason} (first: {first})' for reason, (count, first) in ordered]
+        lines = [f'{count} x {reason} (first: {first})' for reason, (count, first) in ordered[:SHOWN]]
+        if rest := ordered[SHOWN:]:
+            lines.append(f'{sum(count for _, (count, _) in rest)} x {len(rest)} other reasons (first: {rest[0][1][1]})')
+        return lines
 
 
 def records(path: Path, drops: Drops | None) -> Iterator[tuple[str, Any]]:

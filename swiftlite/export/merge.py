@@ -13,6 +13,7 @@ import torch
 from swiftlite.args.export import ExportArgs
 from swiftlite.checkpoint import fingerprint, iter_tensors, load_tokenizer, raw_config, read_adapter, read_config
 from swiftlite.checkpoint.adapter import Adapter, LoRAWeights
+from swiftlite.checkpoint.config import read_json
 from swiftlite.checkpoint.mappings import mapping_of
 from swiftlite.checkpoint.native import write_config, write_json, write_shards
 from swiftlite.errors import SwiftliteError, UsageError
@@ -86,14 +87,16 @@ class Merge:
 
     def _cast(self, name: str, merged: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
         """`merged` in the dtype of the base's `tensor`."""
-        if merged.shape != tensor.shape:
+        grown = name in TIED and merged.shape[1:] == tensor.shape[1:] and len(merged) > len(tensor)
+        if merged.shape != tensor.shape and not grown:
             raise SwiftliteError(
                 f'the adapter has {name} as {list(merged.shape)}, but the base model has {list(tensor.shape)}'
             )
         merged = merged.to(tensor.dtype)
         if not torch.isfinite(merged).all():
             raise SwiftliteError(f'{name} with the adapter is too large for {str(tensor.dtype).removeprefix("torch.")}')
-        (self.unchanged if torch.equal(merged, tensor) else self.changed).append(name)
+        same = not grown and torch.equal(merged, tensor)
+        (self.unchanged if same else self.changed).append(name)
         return merged
 
 
@@ -119,7 +122,7 @@ def run(args: ExportArgs) -> str:
         write_shards(merge.tensors(), folder)
         if not merge.changed:
             raise SwiftliteError(f'the adapter in {lora} changes no weight: the merged model would be the base')
-        write_companions(args, source, base, folder)
+        write_companions(args, source, base, folder, adapter.vocab_size)
         if args.verify:
             print(verify(base, adapter, str(folder)), flush=True)
     adapted = len(merge.changed) + len(merge.unchanged)
@@ -153,15 +156,25 @@ def check_base(lora: str, recorded: str | None, base: str) -> None:
         raise SwiftliteError(f'the adapter in {lora} was trained on another model than {base}')
 
 
-def write_companions(args: ExportArgs, source: ModelSource, base: str, folder: Path) -> None:
-    """Config, generation config, tokenizer with the chat template that was trained, and sft_args.json."""
+def write_companions(
+    args: ExportArgs, source: ModelSource, base: str, folder: Path, vocab_size: int | None = None
+) -> None:
+    """Config, generation config, tokenizer with the chat template that was trained, and sft_args.json.
+
+    vocab_size: rows of embeddings that were trained whole.
+    """
     if mapping_of(raw_config(base)) is None:
         for name in ('config.json', 'generation_config.json'):
             if Path(base, name).is_file():
                 shutil.copy(Path(base, name), folder)
     else:
         write_config(base, folder)
-    tokenizer = load_tokenizer(base)
+    grown = vocab_size is not None and vocab_size > read_config(base)['vocab_size']
+    if grown:
+        write_json(folder / 'config.json', {**read_json(folder / 'config.json'), 'vocab_size': vocab_size})
+    added = grown or source.ckpt_args.get('new_special_tokens')
+    own_tokenizer = added and source.adapter and (Path(source.adapter) / 'tokenizer_config.json').is_file()
+    tokenizer = load_tokenizer(str(source.adapter) if own_tokenizer else base)
     template = args.template_type or source.template or detect(tokenizer)
     if template or args.chat_template or tokenizer.chat_template:
         used = get_template(template, tokenizer, **args.template_options())

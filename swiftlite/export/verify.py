@@ -52,6 +52,8 @@ def _adapter_logits(base: str, adapter: Adapter, ids: torch.Tensor, dtype: Any) 
     warnings.simplefilter('ignore', FutureWarning)  # peft on the newest transformers
     logging.getLogger('bitsandbytes').setLevel(logging.ERROR)  # peft imports it where it is installed
     model = AutoModelForCausalLM.from_pretrained(native_checkpoint(base), dtype=dtype)
+    if (rows := adapter.vocab_size or 0) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
     with tempfile.TemporaryDirectory() as folder:
         write_adapter(folder, adapter)
         tuned = PeftModel.from_pretrained(model, folder).eval()

@@ -199,7 +199,7 @@ class Template:
         try:
             text.encode('utf-8')
         except UnicodeEncodeError as error:
-            raise SwiftliteError(f'the messages are not valid text (half a surrogate pair): {error}') from None
+            raise SwiftliteError('the messages are not valid text (half a surrogate pair)') from error
         if before and self._marks_start:
             for anchor in (before, '\n', '\0'):  # the first whose end no token of `text` reaches over
                 head = self.tokenizer.encode(anchor, add_special_tokens=False, verbose=False)

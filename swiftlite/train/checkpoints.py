@@ -119,6 +119,8 @@ class Checkpoints(Trainer):
         if self.save_dtype is None:
             super()._save(output_dir, state_dict)
             rebase(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
+            if (self.record or {}).get('new_special_tokens'):
+                self.tokenizer.save_pretrained(output_dir or self.args.output_dir)
             return
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model)

@@ -140,6 +140,7 @@ def encoded_folder(args: SftArgs, template: Template, options: EncodeOptions, ba
         [_source(spec) for spec in args.val_dataset],
         [args.dataset_test_ratio, args.dataset_seed, args.model_name, args.model_author, args.strict],
         [options.max_length, options.truncation_strategy, options.loss_scale],
+        args.new_special_tokens,
         template.identity,
         [(path.name, file_digest(path)) for path in _tokenizer_files(Path(base))],
         _code(),

@@ -1,13 +1,15 @@
 """The network to train: a native transformers class, with an adapter or whole."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.checkpoint import native_checkpoint, raw_config
+from swiftlite.checkpoint import load_tokenizer, native_checkpoint, raw_config
 from swiftlite.checkpoint.config import read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.attention import install_attention
@@ -16,6 +18,7 @@ from swiftlite.train.loss import install_loss
 from swiftlite.train.noise import add_noise
 from swiftlite.train.quantized import keep_as_they_are, quantization, size
 from swiftlite.train.ranks import say
+from swiftlite.train.tokens import make_room
 from swiftlite.train.tuners import add_adapter, freeze
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
@@ -103,11 +106,20 @@ def make_model(
     if raw_config(base).get('quantization_config'):
         raise SwiftliteError(f'{base} is quantized: train the unquantized model')
     model = load(native_checkpoint(base), torch.float32 if full else dtype, **quantization(args, dtype))
+    if args.new_special_tokens:
+        tokenizer = load_tokenizer(base)
+        tokenizer.add_tokens(args.new_special_tokens, special_tokens=True)
+        make_room(model, tokenizer, len(args.new_special_tokens))
+        if not full:  # their rows are trained, and all others with them
+            whole = ['embed_tokens', *([] if model.config.tie_word_embeddings else ['lm_head'])]
+            args = replace(args, modules_to_save=list(dict.fromkeys([*args.modules_to_save, *whole])))
     if full:
         freeze(model, args.freeze_parameters, args.freeze_parameters_ratio, args.trainable_parameters)
         save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
     else:
         model = add_adapter(model, args, targets, base)
+        if args.new_special_tokens:  # peft would write the embeddings a second time, as they came
+            model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
         save_dtype = None
     if args.neftune_noise_alpha:
         add_noise(model, args.neftune_noise_alpha)

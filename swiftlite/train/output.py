@@ -11,6 +11,7 @@ from typing import Any
 
 from swiftlite import __version__
 from swiftlite.args.sft import SftArgs
+from swiftlite.checkpoint.adapter import adapter_config
 from swiftlite.errors import SwiftliteError, UsageError
 
 ARGS_FILE = 'sft_args.json'
@@ -73,12 +74,21 @@ def write_args(folder: Path, record: dict[str, Any]) -> None:
 
 
 def next_commands(checkpoint: str, lora: bool) -> list[str]:
-    """The command lines printed at the end of a run."""
-    checkpoint = shlex.quote(checkpoint)
-    lines = [f'swiftlite infer --ckpt_dir {checkpoint}']
-    if lora:
-        lines.append(f'swiftlite export --ckpt_dir {checkpoint} --merge_lora true')
-    return [*lines, f'swiftlite deploy --ckpt_dir {checkpoint}']
+    """The command lines printed at the end of a run; an adapter that cannot run beside its base is merged first."""
+    merge = f'swiftlite export --ckpt_dir {shlex.quote(checkpoint)} --merge_lora true'
+    beside = not lora or runs_beside(checkpoint)
+    shown = shlex.quote(checkpoint if beside else f'{checkpoint}-merged')
+    infer, deploy = f'swiftlite infer --ckpt_dir {shown}', f'swiftlite deploy --ckpt_dir {shown}'
+    return [infer, *([merge] if lora else []), deploy] if beside else [merge, infer, deploy]
+
+
+def runs_beside(checkpoint: str) -> bool:
+    """Whether the adapter in a folder can be served without being merged."""
+    try:
+        adapter_config(checkpoint)
+    except SwiftliteError:
+        return False
+    return True
 
 
 def how_to_go_on(folder: Path, step: int) -> str:

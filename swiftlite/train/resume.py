@@ -16,10 +16,11 @@ from swiftlite.train.settings import Schedule
 
 # what a checkpoint fixes
 LORA_FIELDS = (
+    'new_special_tokens',
     *('lora_rank', 'lora_target_modules', 'target_regex', 'modules_to_save', 'lora_alpha', 'use_rslora', 'use_dora'),
     *('init_lora_weights', 'lora_lr_ratio', 'quantization_bit', 'bnb_4bit_quant_type', 'bnb_4bit_use_double_quant'),
 )
-FULL_FIELDS = ('freeze_parameters', 'freeze_parameters_ratio', 'trainable_parameters')
+FULL_FIELDS = ('new_special_tokens', 'freeze_parameters', 'freeze_parameters_ratio', 'trainable_parameters')
 
 
 NEWEST = ('last', 'true', 'auto')

@@ -28,6 +28,7 @@ from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.stream import EncodedStream
 from swiftlite.train.summary import finish
 from swiftlite.train.targets import lora_targets
+from swiftlite.train.tokens import add_tokens
 
 
 def run(args: SftArgs) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     base = local_path(source.model_id_or_path, source.revision)
     source = complete(source, base)
     tokenizer = load_tokenizer(base)
+    add_tokens(tokenizer, args.new_special_tokens)
     template = get_template(args.template_type or source.template, tokenizer, **args.template_options())
     if (own := chat_template(template)) is not None:
         tokenizer.chat_template = own  # saved beside full weights

@@ -116,6 +116,15 @@ def test_json_with_an_object_a_line_is_read_as_jsonl(tmp_path):
     assert drops.lines() == [f'1 x broken JSON (first: {tmp_path / "a.json"}, line 4)']
 
 
+def test_many_reasons_are_not_all_printed(tmp_path):
+    rows = ({'messages': [{'role': f'robot {i // 2}', 'content': 'x'}]} for i in range(60))
+    (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    drops = Drops()
+    assert load_rows([str(tmp_path / 'a.jsonl')], None, 0, drops) == [] and drops.total == 60
+    lines = drops.lines()
+    assert len(lines) == 21 and lines[-1] == f'20 x 10 other reasons (first: {tmp_path / "a.jsonl"}, line 41)'
+
+
 def test_csv_rows_end_at_line_breaks_only(tmp_path):
     """U+2028, form feed and the like are text; unquoted commas are not guessed at."""
     (tmp_path / 'a.csv').write_bytes('query,response\r\nq,a\u2028b\x0cc\r\nq,"x, y"\r\nq,x, y\r\n'.encode())
