@@ -99,6 +99,8 @@ class TrainBenchArgs(SftArgs):
             raise UsageError('--config_preset stands in place of a model: leave out one of them')
         if self.config_preset is not None and given:
             raise UsageError('--config_preset has no tokenizer for --dataset: leave it out, and give --row_length')
+        if (self.fsdp or self.deepspeed) and 'transformers' in self.against:
+            raise UsageError('weights that are shared out are measured by themselves: give --against none')
         self.length()
         switches = [f.name for f in fields(SftArgs) if f.metadata and 'bool' in str(f.type)]
         for name in self.vary:

@@ -118,6 +118,10 @@ class Clock(TrainerCallback):
         self.warmups, self.start, self.seconds, self.tokens = warmups, 0.0, 0.0, 0
         self.trainer: Any = None
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # how the model came to the GPU does not count
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_log = control.should_save = control.should_evaluate = False
         if state.global_step in (self.warmups, state.max_steps):
@@ -234,8 +238,6 @@ def cases(args: TrainBenchArgs) -> list[Case]:
 def measure_case(case: Case, model: Model, rows: EncodedRows, folder: Path) -> None:
     """Fill in what is measured."""
     free()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
     clock = Clock(case.warmups)
     try:
         build = ours if case.engine == 'swiftlite' else theirs

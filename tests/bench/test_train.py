@@ -72,6 +72,7 @@ def test_switches_are_measured_both_ways(base, capsys):
         (['--vary', 'gradient_checkpoint'], "did you mean 'gradient_checkpointing'"),
         (['--row_length', 'long'], '--row_length takes a number from 2, or chat'),
         (['--config_preset', 'qwen2.5-7b'], '--config_preset stands in place of a model'),
+        (['--fsdp', 'full_shard'], 'give --against none'),
     ],
 )
 def test_refusals(base, capsys, flags, says):
