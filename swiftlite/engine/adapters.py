@@ -47,6 +47,11 @@ class Entry:
     closed: bool = False
     pages: tuple[int, ...] = field(default=())
 
+    @property
+    def last_place(self) -> bool:
+        """Whether its pages are all that is left of it: the files may be another adapter's by now."""
+        return self.removed and self.sequences > 0 and self.copy is not Copy.HERE
+
 
 class AdapterTable:
     """Adapters by id; at most `num_pages` rank pages in use, the least recently used idle adapter gives way first."""
@@ -88,6 +93,8 @@ class AdapterTable:
         """Forget the id; returns the uids that no sequence uses any more."""
         entry = self._by_id.pop(int_id)
         entry.removed = True
+        if entry.last_place:
+            self._idle.pop(entry.uid, None)
         return self._collect(entry)
 
     def reserve(self, uid: int) -> None:
@@ -143,7 +150,7 @@ class AdapterTable:
         """A sequence on `uid` stopped running (it ended or was preempted)."""
         entry = self._by_uid[uid]
         entry.running -= 1
-        if entry.running == 0:
+        if entry.running == 0 and not entry.last_place:
             self._idle[uid] = None
 
     def close(self, uid: int, order: Iterable[int]) -> None:

@@ -69,6 +69,8 @@ class HostCopies:
         return count <= self._max_count if self._max_count is not None else num_bytes <= self._max_bytes
 
     def _needed(self, uid: int) -> bool:
-        """It is being read, or sequences wait until it is copied to the device."""
+        """It is being read, sequences wait until it is copied to the device, or it cannot be read again."""
         entry = self._table.find(uid)
-        return entry is not None and (entry.copy is Copy.READING or (not entry.pages and entry.sequences > 0))
+        if entry is None:
+            return False
+        return entry.copy is Copy.READING or (entry.sequences > 0 and (entry.removed or not entry.pages))

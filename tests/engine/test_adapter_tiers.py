@@ -9,6 +9,7 @@ import time
 import weakref
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from swiftlite import LoRARequest
@@ -163,6 +164,36 @@ def test_replaced_and_removed_while_requests_run(base, adapters):
     assert not engine.executor.runner.lora.reader.copies and not engine.adapters._by_uid
 
 
+def test_old_weights_outlive_their_folder(base, adapters, tmp_path):
+    """New weights are written over the old ones and loaded, while sequences of the old ones are preempted."""
+    folder = shutil.copytree(adapters[0], tmp_path / 'a')
+    options = {'enable_lora': True, 'max_loras': 2, 'max_lora_rank': 16, 'max_cpu_loras': 2}
+    prompts = random_prompts(6, seed=8, low=20, high=30)
+    lora, other = LoRARequest('a', 1, str(folder)), LoRARequest('b', 2, str(adapters[2]))
+    expected = run(make_llm(base, **options), prompts, greedy(40), lora)
+    engine = make_llm(base, num_gpu_blocks_override=8, max_model_len=80, **options).engine
+    for i, prompt in enumerate(prompts):
+        engine.add_request(request(f'old{i}', prompt, lora, 40))
+    tokens = {f'old{i}': [] for i in range(6)}
+
+    def step():
+        for out in engine.step():
+            assert out.error is None
+            tokens.get(out.request_id, []).extend(out.token_ids)
+
+    while not engine.stats()['num_running']:
+        step()
+    shutil.copytree(adapters[1], folder, dirs_exist_ok=True)
+    engine.load_lora(lora, lambda error: None)
+    for i in range(8):
+        engine.add_request(request(f'other{i}', prompts[0], other, 20))
+        engine.add_request(request(f'new{i}', prompts[0], lora, 20))
+    while engine.has_work:
+        step()
+    assert list(tokens.values()) == expected
+    assert engine.stats()['num_preemptions'] > 0
+
+
 def test_removed_while_it_is_read(adapters, base, slow):
     """The load ends with a sentence; a request that waits for it is answered."""
     engine = make_llm(base, enable_lora=True).engine
@@ -294,6 +325,10 @@ def resident_bytes():
         return int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
+def device_bytes():
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+
+
 def test_a_thousand_loads_leave_memory_where_it_was(base, adapters, tmp_path):
     llm = make_llm(base, enable_lora=True, max_loras=2, max_lora_rank=64)
     engine = llm.engine
@@ -310,9 +345,10 @@ def test_a_thousand_loads_leave_memory_where_it_was(base, adapters, tmp_path):
             engine.remove_lora(lora.lora_int_id)
 
     load_and_unload(60)
-    before = resident_bytes()
+    before, on_device = resident_bytes(), device_bytes()
     load_and_unload(1000)
     grown = resident_bytes() - before
+    assert device_bytes() <= on_device + (1 << 20)
     size = sum(t.nbytes for t in load_file(f'{tmp_path}/a/adapter_model.safetensors').values())
     assert grown < 100 * size  # a thousand were there
     stats = engine.stats()

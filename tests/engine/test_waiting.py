@@ -101,6 +101,27 @@ def test_the_closed_go_on_when_the_one_they_made_way_for_is_gone():
     assert waits.num_outputs == 1
 
 
+@pytest.mark.parametrize('removed_first', [True, False])
+def test_pages_of_replaced_weights_stay_while_nothing_else_is_left_of_them(removed_first):
+    """A preempted sequence goes on with them, though its folder may hold others by now."""
+    batch = Batch(pages=1, adapters=2)
+    table = batch.table
+    seq = batch.add(1, 6)
+    batch.step()
+    table.set_copy(1, Copy.NONE)
+    if removed_first:
+        table.remove(1)
+    batch.scheduler._preempt(seq)
+    if not removed_first:
+        table.remove(1)
+    assert not table.has_room(2)
+    other = batch.add(2)
+    while batch.scheduler.has_work:
+        batch.step()
+    assert (seq.num_outputs, other.num_outputs, batch.uploads) == (6, 4, 2)
+    assert table.find(1) is None
+
+
 def test_a_burst_over_a_thousand_adapters():
     """Every adapter is copied once where its sequences come together, and a step looks at few that wait."""
     batch = Batch(pages=16, adapters=1000, slots=256)
