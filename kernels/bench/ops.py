@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 import triton
+from adapter_cases import paged_lora_cases
 from cases import FAMILIES as ENGINE
 from cases import SHAPES, Call, Case
 from contract_cases import CONTRACT
 from training_cases import TRAINING
 
-FAMILIES = ENGINE | CONTRACT | TRAINING
+FAMILIES = ENGINE | {'paged_lora': paged_lora_cases} | CONTRACT | TRAINING
 
 
 @dataclass(frozen=True)
