@@ -34,7 +34,7 @@ def paged_lora_cases(s: Shape) -> Iterator[Case]:
             x, y, a = bf16(tokens, inner), bf16(tokens, sum(widths)), bf16(len(widths), pool, inner)
             b = bf16(pool, sum(widths))
 
-            def both(x=x, y=y, a=a, b=b, widths=widths) -> None:
+            def both(x=x, y=y, a=a, b=b, widths=widths, where=where) -> None:
                 paged_lora.expand(y, paged_lora.shrink(x, a, where), b, widths, where)
 
             moved = x.numel() + 2 * y.numel() + ranks * (len(widths) * inner + sum(widths))
@@ -42,7 +42,7 @@ def paged_lora_cases(s: Shape) -> Iterator[Case]:
         x, y, out = bf16(tokens, s.hidden), bf16(tokens, 2 * s.inner), bf16(tokens, s.inner)
         a, b = bf16(2, pool, s.hidden), bf16(pool, 2 * s.inner)
 
-        def gate(x=x, y=y, out=out, a=a, b=b) -> None:
+        def gate(x=x, y=y, out=out, a=a, b=b, where=where) -> None:
             paged_lora.expand_silu_and_mul(out, y, paged_lora.shrink(x, a, where), b, where)
 
         moved = x.numel() + y.numel() + out.numel() + ranks * 2 * (s.hidden + s.inner)
