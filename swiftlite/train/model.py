@@ -129,6 +129,8 @@ def make_model(
     trained, total = parameter_counts(model)
     what = 'all of them trained' if trained == total else f'{trained:,} trained{tuner(args, targets)}'
     say(f'model: {total:,} parameters, {what}; {str(dtype).removeprefix("torch.")}')
+    if args.quantization_bit:
+        say('note: the adapter is served and merged over the model as it was, not over its 4 bits')
     if not full and any(spec.startswith('self-cognition') for spec in args.dataset) and 'up_proj' not in targets:
         say('note: an identity is learnt better with --lora_target_modules ALL')
     return model, save_dtype

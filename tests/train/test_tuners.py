@@ -11,10 +11,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from swiftlite import LLM, LoRARequest, SamplingParams
 from swiftlite.args.export import ExportArgs
+from swiftlite.args.infer import InferArgs
 from swiftlite.checkpoint import read_adapter, read_config
+from swiftlite.cli.merge_first import merge_first
+from swiftlite.cli.parse import parse
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.export import merge
+from swiftlite.infer.setup import prepare
 from swiftlite.train import sft as module
 from swiftlite.train.noise import add_noise
 from swiftlite.train.quantized import keep_as_they_are
@@ -115,7 +120,7 @@ def test_four_bits(name, sft, kept, checkpoint, capsys):
     assert (logits(PeftModel.from_pretrained(base, last)) - trained).abs().max() < 1e-4 * trained.abs().max()
     tuned = logits(PeftModel.from_pretrained(load(checkpoint), last))
     assert (tuned - logits(load(checkpoint))).abs().max() > 1e-2
-    capsys.readouterr()
+    assert 'served and merged over the model as it was' in capsys.readouterr().out
     merged = Path(merge.run(ExportArgs(ckpt_dir=str(last), merge_lora=True, verify=True)))
     assert 'same next token at 100.0%' in capsys.readouterr().out
     assert (logits(load(merged)) - tuned).abs().max() < 1e-4 * tuned.abs().max()
@@ -228,3 +233,36 @@ def test_four_bits_need_bitsandbytes(sft, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(SwiftliteError, match=r"needs bitsandbytes: pip install 'swiftlite\[qlora\]'"):
         sft(quantization_bit=4)
+
+
+@pytest.mark.parametrize('name', ['pissa', 'qlora', 'lora-plus', 'gaussian'])
+def test_served_beside_the_base_it_answers_as_merged(name, sft, checkpoint):
+    flags = {'learning_rate': 1e-2, **(TUNERS | FOUR_BITS)[name]}
+    last = sft(max_steps=6, **flags)['last_model_checkpoint']
+    merged = merge.run(ExportArgs(ckpt_dir=last, merge_lora=True))
+    greedy = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    prompts = [{'prompt_token_ids': list(range(start, start + 9))} for start in (5, 300, 4000)]
+
+    def answers(folder, lora=None):
+        llm = LLM(str(folder), dtype='float32', enable_lora=lora is not None, max_model_len=64)
+        return [out.outputs[0].token_ids for out in llm.generate(prompts, greedy, use_tqdm=False, lora_request=lora)]
+
+    tuned = answers(checkpoint, LoRARequest(name, 1, last))
+    assert tuned == answers(merged) != answers(checkpoint)
+
+
+@pytest.mark.parametrize('flags', [{'use_dora': True}, {'modules_to_save': ['norm']}, {}])
+def test_what_is_not_served_beside_the_base_is_merged_first(sft, flags, capsys):
+    """It is refused with the command that merges it, and the commands that are printed do it."""
+    last = sft(max_steps=1, **flags)['last_model_checkpoint']
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('  swiftlite')]
+    assert [line[1] for line in lines] == (['export', 'infer', 'deploy'] if flags else ['infer', 'export', 'deploy'])
+    args = parse(InferArgs, ['--ckpt_dir', last], 'infer')
+    if not flags:
+        assert prepare(args).adapters
+        return
+    with pytest.raises(SwiftliteError, match=r'not served beside the base: merge it with swiftlite export --ckpt_dir'):
+        prepare(args)
+    setup = prepare(merge_first(parse(InferArgs, ['--ckpt_dir', last, '--merge_lora', 'true'], 'infer')))
+    assert (setup.config.model, setup.adapters) == (f'{last}-merged', {})
+    assert lines[1][-1] == lines[2][-1] == f'{last}-merged'
