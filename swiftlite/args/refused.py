@@ -50,6 +50,8 @@ ANY = table(
 
 # keys of LLaMA-Factory's files that are no other names of fields
 LLAMA_FACTORY = table(
+    needless('embeddings get room for new tokens', 'resize_vocab'),
+    refused('what is encoded is kept by what it was made of: see --data_cache', 'tokenized_path cached_dataset'),
     needless('every training here is one of conversations or plain text', 'stage=sft|pt do_train=true'),
     needless('a run always gets a folder of its own', 'overwrite_output_dir'),
     needless(BY_ITSELF, 'overwrite_cache preprocessing_num_workers flash_attn low_cpu_mem_usage'),
@@ -114,7 +116,7 @@ SFT = table(
         """metric_warmup_step early_stop loss_name loss_type ref_model_type full_determinism
         ignore_data_skip auto_find_batch_size test_oom_error acc_steps=1 gpu_memory_fraction
         sequence_parallel_size=1 sequence_parallel acc_strategy=token min_lr
-        create_checkpoint_symlink response_prefix cached_dataset""",
+        create_checkpoint_symlink response_prefix""",
     ),
     refused('the loss is a mean over tokens', 'average_tokens_across_devices=true'),
     refused('nothing is held out of a stream: use --val_dataset', 'streaming_val_size'),

@@ -150,3 +150,4 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
             source, mark, _ = spec.rpartition('#')
             if mark and source != 'self-cognition' and not Path(spec).is_file():
                 raise UsageError(f"--streaming true reads every row: leave out the number of '{spec}'")
+        object.__setattr__(self, 'dataset_test_ratio', 0.0)  # what a checkpoint records: nothing is held out

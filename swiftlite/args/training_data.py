@@ -83,6 +83,7 @@ class TrainingDataArgs(DataArgs):
         'tokens that the model does not have, or a .txt file with one a line; a LoRA trains all embeddings with them',
         group='data',
         aliases=('add_special_tokens',),
+        split=',',
     )
     dump_prompt: int = arg(0, 'print so many encoded rows, with what is learned of them, and stop', group='data', low=0)
 

@@ -18,6 +18,7 @@ from swiftlite.errors import UsageError
 from swiftlite.train.output import PART, STATE_FILE, write_args
 from swiftlite.train.ranks import say
 from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights, shares
+from swiftlite.train.stream import EncodedStream
 from swiftlite.train.tuners import rebase, restore
 
 MASTER = 'master_weights.safetensors'
@@ -83,6 +84,8 @@ class Checkpoints(Trainer):
             self._save_optimizer_and_scheduler(str(part))
             self._save_scaler(str(part))
             self._save_rng_state(str(part))
+            if isinstance(self.train_dataset, EncodedStream):
+                self.train_dataset.save(part)  # each process where it is
         progress = self.progress()
         wait()
         if main:

@@ -169,6 +169,10 @@ def test_flags_that_do_not_fit(flags, said):
         SftArgs(**{'dataset': ['a.jsonl'], 'streaming': True, 'max_steps': 3, **flags})
 
 
+def test_nothing_is_held_out():
+    assert args_of('a.jsonl').dataset_test_ratio == 0
+
+
 def weights(summary):
     return load_file(Path(summary['last_model_checkpoint']) / 'adapter_model.safetensors')
 
