@@ -21,6 +21,7 @@ from ..layers.vocab_lora import VocabPair
 
 VOCAB = ('model.embed_tokens', 'lm_head')
 READERS = 4  # what they do is mostly done without the interpreter's lock
+LINGER = 1.0  # seconds that one waits for more; to start another would hold up the step
 CHUNK = 16 << 20  # bytes; pinned memory is kept for the next adapter, which uses pieces of one size again
 
 
@@ -159,6 +160,9 @@ class AdapterFormat:
             raise SwiftliteError(f'{path}: {what} is too large for {dtype}, in which this engine computes.')
 
 
+Job = tuple[int, str, AdapterState | None, Callable[[AdapterRead], None]]
+
+
 class AdapterReader:
     """Reads adapters in a few threads, beside the steps. `copies`: by uid, what was read."""
 
@@ -166,15 +170,17 @@ class AdapterReader:
         """device: the GPU for which memory is pinned, if any."""
         self.copies: dict[int, HostAdapter] = {}
         self._format, self._device = form, device
-        self._reads: deque[tuple[int, str, AdapterState | None, Callable[[AdapterRead], None]]] = deque()
-        self._threads, self._lock = 0, threading.Lock()  # how many there are, and what guards that
+        self._reads: deque[Job] = deque()
+        self._work = threading.Condition()  # guards what is to be read, and how many threads there are and wait for it
+        self._threads = self._idle = 0
         self._telling = threading.Lock()  # one calls `done` at a time, which may take a while
 
     def start(self, uid: int, path: str, known: AdapterState | None, done: Callable[[AdapterRead], None]) -> None:
         """Read and check an adapter, then call `done` in a thread. known: the state its files must still be in."""
-        with self._lock:
+        with self._work:
             self._reads.append((uid, path, known, done))
-            if self._threads == READERS:
+            self._work.notify()
+            if self._threads == READERS or len(self._reads) <= self._idle:
                 return
             self._threads += 1
         threading.Thread(target=self._run, daemon=True, name='adapter-read').start()
@@ -182,15 +188,22 @@ class AdapterReader:
     def _run(self) -> None:
         if self._device is not None:
             torch.cuda.set_device(self._device)  # each thread has its own
-        while True:
-            with self._lock:
-                if not self._reads:
-                    self._threads -= 1
-                    return
-                uid, path, known, done = self._reads.popleft()
+        while (job := self._next()) is not None:
+            uid, path, known, done = job
             read = self._read(uid, path, known)
             with self._telling, contextlib.suppress(OSError):  # nobody listens any more
                 done(read)
+
+    def _next(self) -> Job | None:
+        """What is to be read next; None when there was nothing for a while, and the thread is to end."""
+        with self._work:
+            self._idle += 1
+            found = self._work.wait_for(lambda: len(self._reads) > 0, LINGER)
+            self._idle -= 1
+            if found:
+                return self._reads.popleft()
+            self._threads -= 1
+            return None
 
     def _read(self, uid: int, path: str, known: AdapterState | None) -> AdapterRead:
         try:
