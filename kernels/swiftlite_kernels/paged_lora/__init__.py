@@ -28,6 +28,7 @@ class LoRARouting:
     pool_rows: torch.Tensor  # [L, R]: rows of the pool that hold an adapter's ranks
     ranks: torch.Tensor  # [L], at most R
     tile: int
+    order: torch.Tensor | None = None  # [T]: tiles are runs of it, instead of tokens that lie together
 
 
 def shrink(
@@ -46,8 +47,8 @@ def expand(
 ) -> None:
     """y[t, columns of slice s] += shrunk B_s for every token with an adapter; others are left alone.
 
-    y [T, ΣN], rows contiguous; shrunk from `shrink`; b [P, ΣN] carries the scaling; widths: N of each of up to 4
-    slices. The product of rank r is rounded to the dtype, as two linear layers do.
+    y [T, ΣN], rows contiguous; shrunk from `shrink`; b [P, ΣN], of any strides, carries the scaling; widths: N of each
+    of up to 4 slices. The product of rank r is rounded to the dtype, as two linear layers do.
     """
     backend('paged_lora', y).expand(y, shrunk, b, widths, routing)
 

@@ -45,10 +45,11 @@ def rank_stride(routing: LoRARouting) -> int:
     return -(-routing.pool_rows.shape[1] // 16) * 16
 
 
-def used_tiles(routing: LoRARouting) -> Iterator[tuple[torch.Tensor, slice]]:
+def used_tiles(routing: LoRARouting) -> Iterator[tuple[torch.Tensor, slice | torch.Tensor]]:
     """(rows of the pool, tokens) of every tile that has an adapter."""
     tiles = zip(routing.adapters.tolist(), routing.starts.tolist(), routing.counts.tolist(), strict=True)
     for adapter, start, count in tiles:
         rank = int(routing.ranks[adapter]) if count else 0
         if rank:
-            yield routing.pool_rows[adapter, :rank].long(), slice(start, start + count)
+            tokens = slice(start, start + count)
+            yield routing.pool_rows[adapter, :rank].long(), tokens if routing.order is None else routing.order[tokens]

@@ -34,12 +34,20 @@ class Tiles:
 BY_TILE = {8: Tiles(12, 512, 4, 128, 2, 4), 16: Tiles(12, 512, 4, 128, 4, 4), 64: Tiles(6, 128, 8, 128, 4, 4)}
 
 
+@triton.jit
+def tokens_of(order, start, row, count, ORDER: tl.constexpr):
+    """Tokens of a tile's rows."""
+    if ORDER:
+        return tl.load(order + start + row, row < count, other=0).to(tl.int64)
+    return (start + row).to(tl.int64)
+
+
 @triton.jit(do_not_specialize=['tokens', 'splits'])
 def shrink_kernel(
-    part, x, a, norm_weight, adapters, starts, counts, pool_rows, ranks, tokens, splits, inner, x_row, a_slice, a_row,
-    table_row, part_row,
-    NORM: tl.constexpr, RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, STEP: tl.constexpr,
-    PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    part, x, a, norm_weight, adapters, starts, counts, order, pool_rows, ranks, tokens, splits, inner, x_row,
+    a_slice, a_row, table_row, part_row,
+    NORM: tl.constexpr, ORDER: tl.constexpr, RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr,
+    STEP: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (tile, slice x rank tile, share of the input): part[share, token, slice, rank]."""
     tile = tl.program_id(0)
@@ -54,7 +62,7 @@ def shrink_kernel(
     if (count == 0) | (first_rank >= rank):
         return
     row = tl.arange(0, TILE)
-    token = (start + row).to(tl.int64)
+    token = tokens_of(order, start, row, count, ORDER)
     k = tl.arange(0, STEP)
     share = tl.cdiv(tl.cdiv(inner, splits), STEP) * STEP
     low = tl.program_id(2) * share
@@ -119,10 +127,10 @@ def add_rounded(old, added):
 
 @triton.jit(do_not_specialize=['tokens', 'splits'])
 def expand_kernel(
-    y, part, b, adapters, starts, counts, pool_rows, ranks, tokens, splits, n0, n1, n2, n3, y_row, b_row, table_row,
-    part_row,
-    RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    y, part, b, adapters, starts, counts, order, pool_rows, ranks, tokens, splits, n0, n1, n2, n3, y_row, b_row,
+    b_column, table_row, part_row,
+    ORDER: tl.constexpr, RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr, PARTS: tl.constexpr,
+    COLUMNS: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (tile, columns of a slice): the second axis counts the column tiles of all slices."""
     tile, block = tl.program_id(0), tl.program_id(1)
@@ -138,12 +146,12 @@ def expand_kernel(
     width = tl.where(s == 0, n0, tl.where(s == 1, n1, tl.where(s == 2, n2, n3)))
     row, column = tl.arange(0, TILE), block * COLUMNS + tl.arange(0, COLUMNS)
     live, inside = row < count, column < width
-    table, columns = pool_rows + adapter * table_row, b + (offset + column)[None, :]
+    table, columns = pool_rows + adapter * table_row, b + (offset + column)[None, :] * b_column
     b_tile = ranks_of(columns, inside, table, 0, table_row, rank, b_row, RANKS)  # waits for nobody
     begin(EARLY)
     if (count == 0) | (rank == 0):
         return
-    token = (start + row).to(tl.int64)
+    token = tokens_of(order, start, row, count, ORDER)
     part_size = tl.cast(tokens, tl.int64) * part_row
     shrunk = part + token * part_row + s * RANK_TILES * RANKS
     half = sum_parts(shrunk, live, 0, rank, part_size, splits, TILE, RANKS, PARTS)
@@ -219,9 +227,10 @@ def shrink(x: torch.Tensor, a: torch.Tensor, routing: LoRARouting, norm_weight: 
     part = torch.empty(splits, tokens, slices * rank_tiles * RANKS, dtype=torch.float32, device=x.device)
     if tokens and tiles:
         shrink_kernel[(tiles, slices * rank_tiles, splits)](
-            part, x, a, norm_weight, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks,
-            tokens, splits, inner, x.stride(0), a.stride(0), a.stride(1), routing.pool_rows.stride(0), part.stride(1),
-            NORM=norm_weight is not None, STEP=step, **sizes(x, routing), num_warps=4, num_stages=3,
+            part, x, a, norm_weight, routing.adapters, routing.starts, routing.counts, routing.order, routing.pool_rows,
+            routing.ranks, tokens, splits, inner, x.stride(0), a.stride(0), a.stride(1), routing.pool_rows.stride(0),
+            part.stride(1), NORM=norm_weight is not None, ORDER=routing.order is not None, STEP=step,
+            **sizes(x, routing), num_warps=4, num_stages=3,
         )
     return part
 
@@ -236,9 +245,10 @@ def expand(
     by = tiles_of(routing)
     blocks = sum(triton.cdiv(n, by.columns) for n in widths)
     expand_kernel[(tiles, blocks)](
-        y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.pool_rows, routing.ranks, tokens,
-        shrunk.shape[0], *padded, y.stride(0), b.stride(0), routing.pool_rows.stride(0), shrunk.stride(1),
-        PARTS=parts_of(shrunk), COLUMNS=by.columns, **sizes(y, routing), num_warps=by.warps, num_stages=2,
+        y, shrunk, b, routing.adapters, routing.starts, routing.counts, routing.order, routing.pool_rows, routing.ranks,
+        tokens, shrunk.shape[0], *padded, y.stride(0), b.stride(0), b.stride(1), routing.pool_rows.stride(0),
+        shrunk.stride(1), ORDER=routing.order is not None, PARTS=parts_of(shrunk), COLUMNS=by.columns,
+        **sizes(y, routing), num_warps=by.warps, num_stages=2,
     )
 
 
