@@ -34,15 +34,6 @@ class LoRAStore:
         self.a = torch.zeros(len(slices), ranks, in_features, dtype=dtype, device=device)
         self.b = torch.zeros(ranks, out_features, dtype=dtype, device=device)
 
-    def write(self, rows: torch.Tensor, index: int, a: torch.Tensor | None, b: torch.Tensor | None) -> None:
-        """Put an adapter's A [r, in] and scaled B [out, r] for slice `index` into its rows; None: not a target."""
-        start, width = self.slices[index]
-        self.a[index, rows] = 0
-        self.b[rows, start : start + width] = 0
-        if a is not None and b is not None:
-            self.a[index, rows[: a.shape[0]]] = a.to(self.a.dtype).to(self.a.device)
-            self.b[rows[: a.shape[0]], start : start + width] = b.t().to(self.b.dtype).to(self.b.device)
-
 
 @dataclass(frozen=True)
 class LoRABatch:

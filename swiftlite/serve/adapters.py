@@ -19,7 +19,7 @@ async def load_adapter(service: Service, body: LoadAdapterBody) -> PlainTextResp
         raise _invalid("Both 'lora_name' and 'lora_path' must be provided.")
     if not service.lora_enabled:
         raise ApiError('This server was started without adapters; start it with --enable_lora true.')
-    async with service.adapter_changes:
+    async with service.change_of(body.lora_name):
         return await _load(service, body.lora_name, body.lora_path, body.load_inplace)
 
 
@@ -51,7 +51,7 @@ async def unload_adapter(service: Service, body: UnloadAdapterBody) -> PlainText
     """Take an adapter away and free its place; requests that use it finish first."""
     if not body.lora_name:
         raise _invalid("'lora_name' needs to be provided to unload a LoRA adapter.")
-    async with service.adapter_changes:
+    async with service.change_of(body.lora_name):
         model = service.models.adapter(body.lora_name)
         if model is None or model.lora is None:
             raise ApiError(f"The lora adapter '{body.lora_name}' cannot be found.", status=404)

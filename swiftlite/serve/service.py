@@ -8,6 +8,7 @@ import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.outputs import RequestOutput
@@ -82,7 +83,7 @@ class Service:
     api_keys: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call; '*' for all
     metrics: Metrics = field(init=False)
-    adapter_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)  # by adapter's name
     numbers: Iterator[int] = field(default_factory=itertools.count)
     running: dict[Job, Callable[[ApiError], None]] = field(default_factory=dict)  # how to cut each request short
 
@@ -97,6 +98,10 @@ class Service:
     @property
     def vocab_size(self) -> int:
         return self.engine.model_config.vocab_size
+
+    def change_of(self, name: str) -> asyncio.Lock:
+        """Held while the adapter of that name is loaded, replaced or unloaded; others do not wait for it."""
+        return self.changing.setdefault(name, asyncio.Lock())
 
     def require_template(self) -> Template:
         if self.template is None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import httpx
@@ -113,3 +114,34 @@ def test_replacing_in_place_disturbs_nobody(server: ServerThread, adapter: Path,
     texts = {choice['message']['content'] for body in bodies for choice in body['choices']}
     assert len(texts) == 2, 'both kinds of weights have answered, and nothing else'
     post(server, 'unload', lora_name='busy')
+
+
+def test_a_disk_that_hangs_holds_up_its_own_adapter_only(
+    server: ServerThread, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, hangs, came = server.service.engine, threading.Event(), threading.Event()
+    add = engine.add_lora
+
+    async def slow(request) -> None:
+        if request.lora_name == 'slow':
+            came.set()
+            await asyncio.to_thread(hangs.wait, 60)
+        await add(request)
+
+    monkeypatch.setattr(engine, 'add_lora', slow)
+    answers: list[httpx.Response] = []
+    body = {'lora_name': 'slow', 'lora_path': str(adapter)}
+    waits = threading.Thread(
+        target=lambda: answers.append(httpx.post(f'{server.url}/v1/load_lora_adapter', json=body, timeout=60))
+    )
+    waits.start()
+    try:
+        assert came.wait(30)
+        assert post(server, 'load', lora_name='quick', lora_path=str(adapter)).status_code == 200
+        assert post(server, 'unload', lora_name='quick').status_code == 200
+    finally:
+        hangs.set()
+        waits.join()
+    assert answers[0].status_code == 200
+    assert post(server, 'unload', lora_name='slow').status_code == 200
+    assert not server.service.changing
