@@ -44,5 +44,6 @@ def deepspeed_config(name: str, dtype: torch.dtype) -> dict[str, Any]:
         'train_micro_batch_size_per_gpu': 'auto',
         'gradient_accumulation_steps': 'auto',
         'gradient_clipping': 'auto',
-        'zero_allow_untested_optimizer': True,
+        'zero_allow_untested_optimizer': True,  # AdamW is torch's
+        'zero_force_ds_cpu_optimizer': False,
     }
