@@ -112,13 +112,28 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
             self.fill('sample_steps', self.eval_steps)
         if self.max_steps == 0:
             raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
-        if self.quantization_bit and (self.fsdp or self.deepspeed not in (None, 'zero1', 'zero2')):
+        self._check_shares()
+        self._check_packing()
+        self._check_streaming()
+
+    def _check_shares(self) -> None:
+        """Refuse tuners that need whole weights in each process where they are shared out."""
+        deepspeed = self.deepspeed not in (None, 'zero1', 'zero2', 'zero2_offload')
+        if self.quantization_bit and (self.fsdp or deepspeed):
             raise UsageError(
                 '--quantization_bit 4 needs the whole model in each process: leave out --fsdp and --deepspeed, or '
                 'give zero1 or zero2'
             )
-        self._check_packing()
-        self._check_streaming()
+        if self.alters_base() and deepspeed:
+            raise UsageError(
+                f'--init_lora_weights {self.init_lora_weights} takes its start from whole weights: leave out '
+                '--deepspeed, or give zero1 or zero2'
+            )
+        if self.modules_to_save and (self.fsdp or deepspeed):
+            raise UsageError(
+                '--modules_to_save trains copies of modules, which are not shared out: leave out --fsdp and '
+                '--deepspeed, or give zero1 or zero2'
+            )
 
     def _check_packing(self) -> None:
         if not self.packing:
