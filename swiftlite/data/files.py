@@ -86,7 +86,7 @@ def _text(path: Path, errors: str = 'strict') -> Iterator[TextIO]:
         with path.open(encoding='utf-8-sig', errors=errors, newline='') as stream:
             yield stream
     except UnicodeDecodeError as error:
-        raise SwiftliteError(f'{path} is not UTF-8 text (byte {error.start})') from error
+        raise SwiftliteError(f'{path} is not UTF-8 text') from error
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -168,7 +168,7 @@ def _json(path: Path) -> Iterator[Any]:
 
 def _one_a_line(path: Path) -> bool:
     """Whether a .json file holds an object on each line, as many on the hubs do."""
-    with _text(path) as stream:
+    with _text(path, errors='replace') as stream:
         lines = (line for line in stream if line.strip())
         first, second = next(lines, ''), next(lines, '')
     return first.lstrip().startswith('{') and first.rstrip().endswith('}') and second.lstrip().startswith('{')

@@ -110,10 +110,15 @@ def test_files_of_every_kind_give_the_same_rows(tmp_path):
 
 def test_json_with_an_object_a_line_is_read_as_jsonl(tmp_path):
     (tmp_path / 'a.json').write_text('{"query": "a", "response": "b"}\n\n{"query": "c", "response": "d"}\n{bad\n')
+    with (tmp_path / 'a.json').open('ab') as stream:
+        stream.write(b'{"query": "\xff", "response": "b"}\n')
     drops = Drops()
     rows = load_rows([str(tmp_path / 'a.json')], None, 0, drops)
     assert [row.messages[0]['content'] for row in rows] == ['a', 'c'] and rows[1].where.endswith('a.json, line 3')
-    assert drops.lines() == [f'1 x broken JSON (first: {tmp_path / "a.json"}, line 4)']
+    lines = [
+        f'1 x {why} (first: {tmp_path / "a.json"}, line {n})' for why, n in (('broken JSON', 4), ('not UTF-8 text', 5))
+    ]
+    assert drops.lines() == lines
 
 
 def test_many_reasons_are_not_all_printed(tmp_path):
