@@ -1,6 +1,7 @@
 """Going on from a checkpoint: which one, and whether it fits."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint.config import read_json
 from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError, UsageError
-from swiftlite.train.output import ARGS_FILE, PART, STATE_FILE
+from swiftlite.train.output import ARGS_FILE, LOG_FILE, PART, STATE_FILE
 from swiftlite.train.ranks import say, world_size
 from swiftlite.train.settings import Schedule
 
@@ -109,6 +110,19 @@ def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule) -> 
         each, rest = divmod(before, schedule.batch_size * world_size())
         hint = f': give --gradient_accumulation_steps {each}' if each and not rest else ''
         raise UsageError(f"--resume_from_checkpoint '{given}' was trained with {before} rows a step, not {rows}{hint}")
+
+
+def go_back(folder: Path, step: int) -> None:
+    """Leave a run's folder as it was at a step: what came later is written again.
+
+    Later checkpoints are those that could not be gone on from, or would be older than what comes.
+    """
+    trim_log(folder / LOG_FILE, step)
+    for path in sorted(folder.glob('checkpoint-*')):
+        number = path.name.removeprefix('checkpoint-')
+        if number.endswith(PART) or (number.isdigit() and int(number) > step):
+            say(f'note: {path} is removed: it is not whole, or of a later step')
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def trim_log(file: Path, step: int) -> None:

@@ -17,12 +17,12 @@ from swiftlite.template.writer import chat_template
 from swiftlite.train.data import extent, run_data
 from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
-from swiftlite.train.output import LOG_FILE, args_record, check_output, how_to_go_on, write_args, write_training_args
+from swiftlite.train.output import args_record, check_output, how_to_go_on, write_args, write_training_args
 from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
 from swiftlite.train.rehearsal import too_large
 from swiftlite.train.reports import check_reports
-from swiftlite.train.resume import check_resume, check_schedule, trim_log
+from swiftlite.train.resume import check_resume, check_schedule, go_back
 from swiftlite.train.settings import make_schedule
 from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.stream import EncodedStream
@@ -73,7 +73,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     folder = resume.checkpoint.parent if resume and resume.same_run else shared_folder(args, source)
     if is_main():
         if resume and resume.same_run:
-            trim_log(folder / LOG_FILE, resume.step)
+            go_back(folder, resume.step)
         write_args(folder, record)
     try:
         trainer = make_trainer(

@@ -87,7 +87,10 @@ def test_the_newest_whole_checkpoint_is_taken(sft, tmp_path, capsys):
     file = first / 'checkpoint-6' / 'adapter_model.safetensors'
     file.write_bytes(file.read_bytes()[:-9])
     shutil.copytree(first / 'checkpoint-6', first / 'checkpoint-7.part')
-    again = Path(sft(**flags, resume_from_checkpoint='true')['last_model_checkpoint'])
+    (first / 'checkpoint-2').rename(first / 'checkpoint-3')
+    again = Path(sft(**{**flags, 'save_steps': 5, 'save_total_limit': 2}, resume_from_checkpoint='true')
+                 ['last_model_checkpoint'])  # fmt: skip
+    assert {path.name for path in first.glob('checkpoint-*')} == {'checkpoint-5', 'checkpoint-6'}
     assert again == first / 'checkpoint-6' and load_file(again / 'adapter_model.safetensors')
     out = capsys.readouterr().out
     assert f'going on from {first / "checkpoint-4"}' in out and 'note: left out' in out
