@@ -111,7 +111,8 @@ def _unknown(source: str) -> str:
         return f"the data set '{source}' is a folder: name the files in it"
     folder = path.parent if os.path.isdir(path.parent) else Path()
     options = [*DATASETS, *(str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)]
-    return f"the data set '{source}' is neither a file nor one of {', '.join(DATASETS)}{nearest(source, options)}"
+    listed = f"one of the {len(DATASETS)} names that 'swiftlite models --kind datasets' lists"
+    return f"the data set '{source}' is neither a file nor {listed}{nearest(source, options)}"
 
 
 def _chosen(name: str, folder: Path, info: DatasetInfo, subsets: tuple[str, ...]) -> list[Path]:

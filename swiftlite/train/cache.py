@@ -59,8 +59,10 @@ def cached(folder: Path, make: Callable[[], EncodedData]) -> tuple[EncodedData, 
     with _locked(folder.with_name(f'.{folder.name}.lock')):
         if (found := _read(folder)) is not None:
             return found, True
+        for left in folder.parent.glob(f'.encoding-{folder.name}-*'):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         made = make()
-        work = Path(tempfile.mkdtemp(prefix='.encoding-', dir=folder.parent))
+        work = Path(tempfile.mkdtemp(prefix=f'.encoding-{folder.name}-', dir=folder.parent))
         try:
             _write(made, work)
             work.chmod(0o755)

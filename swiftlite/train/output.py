@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def run_folder(output_dir: str, name: str, versioned: bool) -> Path:
 
 
 def check_output(output_dir: str, versioned: bool) -> None:
-    """What `run_folder` would refuse, before anything is computed; creates nothing."""
+    """What `run_folder` would refuse, before anything is computed; leaves nothing behind."""
     if not output_dir.strip():
         raise UsageError('--output_dir is empty: name a folder')
     parent = Path(output_dir).expanduser()
@@ -57,6 +58,10 @@ def check_output(output_dir: str, versioned: bool) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = 'may not be written' if there.is_dir() else 'is a file'
         raise SwiftliteError(f"--output_dir '{output_dir}' cannot be written: '{there}' {why}")
+    try:
+        Path(tempfile.mkdtemp(prefix='.swiftlite-', dir=there)).rmdir()
+    except OSError as error:
+        raise SwiftliteError(f"--output_dir '{output_dir}' cannot be written: {error.strerror}") from error
 
 
 def args_record(args: SftArgs, resolved: dict[str, Any]) -> dict[str, Any]:

@@ -107,8 +107,10 @@ def test_a_damaged_folder_is_made_anew(prepare, tmp_path, encodings, damage):
             ids.unlink()
         case _:
             ids.parent.with_name('entry.json').write_text('{"format": 1, "files": {}}')
+    left = tmp_path / 'cache' / f'.encoding-{ids.parents[1].name}-killed'
+    (left / 'training').mkdir(parents=True)
     again, said = prepare(file)
-    assert again == found and 'earlier run' not in said and len(encodings) == 2
+    assert again == found and 'earlier run' not in said and len(encodings) == 2 and not left.exists()
     assert ids.read_bytes() == whole
     prepare(file)
     assert len(encodings) == 2
