@@ -23,7 +23,7 @@ from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
 from swiftlite.train.rehearsal import too_large
 from swiftlite.train.reports import check_reports
 from swiftlite.train.resume import check_resume, check_schedule, go_back
-from swiftlite.train.settings import make_schedule
+from swiftlite.train.settings import make_schedule, sharing
 from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.stream import EncodedStream
 from swiftlite.train.summary import finish
@@ -51,6 +51,8 @@ def run(args: SftArgs) -> dict[str, Any]:
     if (own := chat_template(template)) is not None:
         tokenizer.chat_template = own  # saved beside full weights
     check_reports(args)
+    dtype = resolve_dtype(args.dtype)
+    sharing(args, dtype)  # what cannot be shared out is known before anything is read or written
     targets = lora_targets(args, base)
     check_quantization(args)
     identity = fingerprint(base)
@@ -66,7 +68,6 @@ def run(args: SftArgs) -> dict[str, Any]:
     schedule = make_schedule(args, *extent(train_data, args))
     check_schedule(args, resume, schedule)
 
-    dtype = resolve_dtype(args.dtype)
     record = args_record(args, resolved(args, source, template, dtype, identity) | {'rows_a_step': schedule.rows})
     model, save_dtype = make_model(args, base, dtype, targets)
 

@@ -133,11 +133,6 @@ def test_mistakes_are_one_sentence(words, said, base, capsys, monkeypatch):
     assert said in err and '\n' not in err
 
 
-def test_training_is_no_kind_of_it(capsys):
-    assert main(['bench', 'train']) == 2
-    assert 'throughput, latency, serve' in capsys.readouterr().err
-
-
 def test_a_number_of_adapters_sizes_the_engine():
     args = BenchArgs(model_type='tiny-chat', workload=['chat-lora'], num_adapters=3, lora_rank=5)
     assert (args.engine_options()['max_loras'], args.engine_options()['max_lora_rank']) == (3, 5)

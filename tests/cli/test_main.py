@@ -136,7 +136,7 @@ def test_help_of_a_command_shows_every_flag_and_an_example(capsys, name):
 def test_help_shows_defaults_and_other_spellings(capsys):
     run(['sft', '--help'])
     out = ' '.join(capsys.readouterr().out.split())
-    assert 'rank of the adapter [8]' in out
+    assert 'rank of the adapter: 8 for a tone, 16 to 64 for new skills [8]' in out
     assert 'also --per_device_train_batch_size' in out
     assert '--sft_type lora|full' in out
     assert '1e-4 for a LoRA' in out

@@ -47,7 +47,7 @@ def test_answers_are_the_same(base, lookahead):
     plans = []
     submit = llm.engine.executor.submit
     llm.engine.executor.submit = lambda plan: plans.append(plan) or submit(plan)
-    llm.engine.scheduler._prefixes = PrefixFinder(llm.engine.config.block_size, 1)
+    llm.engine.scheduler._planner._prefixes = PrefixFinder(llm.engine.config.block_size, 1)
     assert run(llm, prompts) == alone
     shared = [plan.shared for plan in plans if plan.shared[2]]
     assert shared and set(shared) == {(0, 6, 64)}

@@ -92,4 +92,4 @@ def test_the_docs_name_every_field_and_metric(small: ServerThread) -> None:
     assert missing == {'lora_int_id'}, 'which has no effect'
     metrics = httpx.get(f'{small.url}/metrics').text
     names = set(re.findall(r'^# TYPE (\S+) (?:gauge|counter|histogram)', metrics, re.MULTILINE))
-    assert {name for name in names if not name.endswith('_created')} == set(re.findall(r'vllm:\w+', page))
+    assert {name for name in names if not name.endswith('_created')} == set(re.findall(r'(?:vllm|swiftlite):\w+', page))
