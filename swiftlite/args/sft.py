@@ -129,9 +129,10 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
                 f'--init_lora_weights {self.init_lora_weights} takes its start from whole weights: leave out '
                 '--deepspeed, or give zero1 or zero2'
             )
-        if self.modules_to_save and (self.fsdp or deepspeed):
+        copied = [name for name in ('modules_to_save', 'new_special_tokens') if getattr(self, name)]
+        if copied and self.sft_type == 'lora' and (self.fsdp or deepspeed):
             raise UsageError(
-                '--modules_to_save trains copies of modules, which are not shared out: leave out --fsdp and '
+                f'--{copied[0]} trains copies of modules beside a LoRA, which are not shared out: leave out --fsdp and '
                 '--deepspeed, or give zero1 or zero2'
             )
 

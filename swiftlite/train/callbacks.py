@@ -128,6 +128,13 @@ class RunLog(TrainerCallback):
 class EarlyStop(EarlyStoppingCallback):
     """Ends a run whose held-out figure has not become better for a number of times, with a checkpoint."""
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count on where the checkpoint that training goes on from left off."""
+        super().on_train_begin(args, state, control, **kwargs)
+        before = state.stateful_callbacks.get(type(self).__name__)
+        if isinstance(before, dict):
+            self.early_stopping_patience_counter = before['attributes']['early_stopping_patience_counter']
+
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         super().on_evaluate(args, state, control, metrics, **kwargs)
         if control.should_training_stop:

@@ -76,10 +76,7 @@ class Checkpoints(Trainer):
             part.mkdir(parents=True)
         wait()
         self.save_model(str(part), _internal_call=True)
-        if self.state.best_global_step:
-            best = folder.with_name(f'checkpoint-{self.state.best_global_step}')
-            if best == folder or best.is_dir():
-                self.state.best_model_checkpoint = str(best)
+        self._note_best(folder)
         if not self.args.save_only_model:
             self._save_optimizer_and_scheduler(str(part))
             self._save_scaler(str(part))
@@ -96,6 +93,20 @@ class Checkpoints(Trainer):
             appear(part, folder)
             rotate(folder.parent, self.args.save_total_limit, self.state.best_model_checkpoint)
         wait()
+
+    def _note_best(self, folder: Path) -> None:
+        """Of the checkpoints, this one is the best if its figure is; a step that is not saved may have a better one."""
+        now, best = self.held_out(folder), self.held_out(self.state.best_model_checkpoint)
+        if now is None or (best is not None and (now <= best if self.args.greater_is_better else now >= best)):
+            return
+        self.state.best_model_checkpoint = str(folder)
+
+    def held_out(self, checkpoint: str | Path | None) -> float | None:
+        """The figure that says which checkpoint is best, where it was measured at this one's step."""
+        if checkpoint is None or self.args.metric_for_best_model is None:
+            return None
+        step, name = int(Path(checkpoint).name.rpartition('-')[2]), f'eval_{self.args.metric_for_best_model}'
+        return next((x[name] for x in reversed(self.state.log_history) if x['step'] == step and name in x), None)
 
     def _save_state(self, folder: Path) -> None:
         for callback in (*self.callback_handler.callbacks, self.control):

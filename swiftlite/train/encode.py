@@ -37,7 +37,7 @@ class EncodeReport:
 
     kept: int
     truncated: int
-    trained_tokens: int
+    trained_tokens: int  # nothing predicts the first of a row
     percentiles: dict[str, int]  # of the kept rows' lengths in tokens
     longest: int  # tokens of the longest row before anything was dropped or cut
     drops: Drops
@@ -96,7 +96,7 @@ def encode_rows(
     report = EncodeReport(
         kept=len(data),
         truncated=sum(part.truncated for part in parts),
-        trained_tokens=int((data.labels != IGNORE).sum()),
+        trained_tokens=int((data.labels != IGNORE).sum() - (data.labels[data.starts] != IGNORE).sum()),
         percentiles=_percentiles(data.lengths),
         longest=max((part.longest for part in parts), default=0),
         drops=drops,

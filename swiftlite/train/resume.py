@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint.config import read_json
@@ -22,6 +23,13 @@ LORA_FIELDS = (
     *('init_lora_weights', 'lora_lr_ratio', 'quantization_bit', 'bnb_4bit_quant_type', 'bnb_4bit_use_double_quant'),
 )
 FULL_FIELDS = ('new_special_tokens', 'freeze_parameters', 'freeze_parameters_ratio', 'trainable_parameters')
+OPTIMIZER = ('learning_rate', 'weight_decay', 'adam_beta1', 'adam_beta2', 'adam_epsilon')  # part of its state
+# what decides which rows come next
+DATA_FIELDS = (
+    *('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed', 'interleave_prob', 'stopping_strategy'),
+    *('max_length', 'truncation_strategy', 'packing', 'packing_length', 'group_by_length', 'streaming'),
+    *('shuffle_buffer_size', 'loss_scale'),
+)
 
 
 NEWEST = ('last', 'true', 'auto')
@@ -94,8 +102,16 @@ def last_whole(files: Iterable[Path], args: SftArgs) -> Path | None:
     return None
 
 
-def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule) -> None:
-    """UsageError where nothing is left to do, or a step was made of another number of rows."""
+def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule, record: dict[str, Any]) -> None:
+    """Says which rows are others than the checkpoint's.
+
+    Args:
+        record: of the run, as sft_args.json holds it.
+
+    Raises:
+        UsageError: nothing is left to do, a step was made of another number of rows, or what the optimizer goes on
+            with is given anew.
+    """
     if resume is None or args.resume_only_model:
         return
     given = args.resume_from_checkpoint
@@ -110,6 +126,14 @@ def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule) -> 
         each, rest = divmod(before, schedule.batch_size * world_size())
         hint = f': give --gradient_accumulation_steps {each}' if each and not rest else ''
         raise UsageError(f"--resume_from_checkpoint '{given}' was trained with {before} rows a step, not {rows}{hint}")
+    for name in OPTIMIZER:
+        if saved.get(name, record[name]) != record[name]:
+            raise UsageError(
+                f"--resume_from_checkpoint '{given}' was trained with --{name} {saved[name]:g}, which its optimizer "
+                f'goes on with, not {record[name]:g}: --resume_only_model true takes the weights and starts anew'
+            )
+    if other := [f'--{name}' for name in DATA_FIELDS if saved.get(name, record[name]) != record[name]]:
+        say(f'note: not as in the checkpoint: {", ".join(other)}; the rows that come next are not those it left')
 
 
 def go_back(folder: Path, step: int) -> None:

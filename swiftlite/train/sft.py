@@ -66,9 +66,9 @@ def run(args: SftArgs) -> dict[str, Any]:
     if isinstance(train_data, EncodedStream) and resume and not args.resume_only_model:
         train_data.restore(resume.checkpoint)
     schedule = make_schedule(args, *extent(train_data, args))
-    check_schedule(args, resume, schedule)
-
     record = args_record(args, resolved(args, source, template, dtype, identity) | {'rows_a_step': schedule.rows})
+    check_schedule(args, resume, schedule, record)
+
     model, save_dtype = make_model(args, base, dtype, targets)
 
     folder = resume.checkpoint.parent if resume and resume.same_run else shared_folder(args, source)

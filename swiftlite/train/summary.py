@@ -39,7 +39,7 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     say(f'trained {tokens:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
     say(f'last checkpoint: {last}')
     if best and best != str(last):
-        say(f'best checkpoint: {best} (held-out {trainer.args.metric_for_best_model} {state.best_metric:.4f})')
+        say(f'best checkpoint: {best} (held-out {trainer.args.metric_for_best_model} {trainer.held_out(best):.4f})')
     say('next:')
     for command in next_commands(best or str(last), lora):
         say(f'  {command}')

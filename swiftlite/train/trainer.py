@@ -177,7 +177,7 @@ class SftTrainer(Checkpoints):
                 )
             seen = torch.tensor([float(self._correct), self._trained], dtype=torch.float64)
             if self.args.world_size > 1:
-                seen = self.accelerator.reduce(seen.float().to(self.args.device), 'sum')
+                seen = self.accelerator.reduce(seen.to(self.args.device), 'sum')
             logs['token_acc'] = float(seen[0] / seen[1].clamp(min=1))
             self._correct, self._trained = 0, 0
         super().log(logs, start_time)
@@ -189,13 +189,13 @@ class SftTrainer(Checkpoints):
         start = time.time()
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         model.eval()
-        totals = torch.zeros(3, dtype=torch.float32, device=self.args.device)  # loss, correct, tokens
+        totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # loss, correct, tokens
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 self._equal_passes([batch])
                 for part in batch['passes']:
                     outputs = model(**self._prepare_inputs(part))
-                    totals[:2] += torch.stack([outputs['loss_sum'], outputs['correct'].float()])
+                    totals[:2] += torch.stack([outputs['loss_sum'].double(), outputs['correct'].double()])
                     totals[2] += part['targets'].numel()
         if self.args.world_size > 1:
             totals = self.accelerator.reduce(totals, 'sum')

@@ -179,6 +179,10 @@ CALLS = {
     'cross_entropy.cross_entropy plain': (ROW, torch.zeros(2, dtype=torch.bool), bf16(2, 50000), LONGS[:2]),
     'lora_dropout.dropout_shrink': (bf16(200, 1100), bf16(24, 1100), 0.05, 2**40),
     'lora_dropout.dropout_shrink_backward': (bf16(200, 24), bf16(200, 1100), bf16(24, 1100), 0.05, 7, bf16(200, 1100)),
+    'lora_dropout.dropout_shrink many ranks': (bf16(200, 1100), bf16(384, 1100), 0.05, 2**40),
+    'lora_dropout.dropout_shrink_backward many ranks': (
+        bf16(200, 384), bf16(200, 1100), bf16(384, 1100), 0.05, 7, bf16(200, 1100)
+    ),
     'lora_dropout.dropout_shrink_backward fp32': (
         torch.zeros(200, 8), torch.zeros(200, 64), torch.zeros(8, 64), 0.05, 7, None
     ),

@@ -31,6 +31,20 @@ def rows(*texts):
     return [Row([{'role': 'user', 'content': text}], None, f'line {i}') for i, text in enumerate(texts, 1)]
 
 
+def test_tokens_that_carry_the_loss_are_those_that_are_trained():
+    """Of a text every token is learned but the first, which nothing predicts; so of each piece of one that is split."""
+
+    class Text:
+        def encode_training(self, messages, *, tools=None, loss_scale='default'):
+            ids = [ord(c) for c in messages[0]['content']]
+            return SimpleNamespace(input_ids=ids, labels=ids)
+
+    texts = [Row([{'role': 'text', 'content': text}], None, 'x') for text in ('abcd', 'ab' * 5)]
+    data, _, report = encode_rows(texts, Text(), EncodeOptions(4, 'split'), Drops())
+    passes = Collator(0)([data[i] for i in range(len(data))])['passes']
+    assert report.trained_tokens == sum(len(part['targets']) for part in passes) == 3 + 3 + 3 + 1
+
+
 def test_counts():
     drops = Drops()
     data, _, report = encode_rows(rows('abcd', 'a!', 'abcdefghij', 'x!', 'xy'), Template(), EncodeOptions(6), drops)

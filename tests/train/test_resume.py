@@ -181,3 +181,34 @@ def test_in_the_folder_of_its_run(sft, tmp_path, named):
     assert steps == ['1', '2', '3', '4']
     saved = json.loads((tmp_path / 'run' / 'training_args.json').read_text())
     assert (saved['max_steps'], saved['learning_rate']) == (4, 1e-2)
+
+
+def test_an_early_end_counts_on(sft, tmp_path):
+    """How often a run was no better is part of its checkpoint."""
+    flags = {'dataset_test_ratio': 0.1, 'eval_steps': 1, 'save_steps': 1, 'num_train_epochs': 9, 'learning_rate': 3.0,
+             'lr_scheduler_type': 'constant', 'early_stop_interval': 3, 'save_total_limit': 99,
+             'add_output_dir_suffix': False}  # fmt: skip
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    end = sft(**flags, output_dir=str(whole))['global_step']
+    sft(**flags, output_dir=str(cut))
+    shutil.rmtree(cut / f'checkpoint-{end}')
+    assert sft(**flags, output_dir=str(cut), resume_from_checkpoint='last')['global_step'] == end
+    assert lines(whole)[:-1] == lines(cut)[:-1]
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('learning_rate', 3e-3), ('weight_decay', 0.0), ('adam_beta2', 0.99), ('adam_epsilon', 1e-6)]
+)
+def test_what_the_optimizer_goes_on_with_cannot_be_changed(sft, name, value):
+    last = sft(max_steps=1)['last_model_checkpoint']
+    with pytest.raises(UsageError, match=rf'was trained with --{name} .*--resume_only_model true'):
+        sft(max_steps=2, resume_from_checkpoint=last, **{name: value})
+
+
+def test_other_data_is_said(sft, tmp_path, capsys):
+    last = sft(max_steps=1)['last_model_checkpoint']
+    sft(max_steps=2, resume_from_checkpoint=last)
+    assert 'not as in the checkpoint' not in capsys.readouterr().out
+    sft(max_steps=2, resume_from_checkpoint=last, max_length=1000, dataset_seed=7)
+    out = capsys.readouterr().out
+    assert 'note: not as in the checkpoint: --dataset_seed, --max_length; the rows' in out

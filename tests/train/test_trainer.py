@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from swiftlite.train.checkpoints import MASTER
+from swiftlite.train.trainer import SftTrainer
 
 
 def losses(folder: Path) -> list[float]:
@@ -62,3 +64,23 @@ def test_held_out_loss_weighs_tokens(sft, data):
     flags = {'val_dataset': [f'{data}#7'], 'learning_rate': 1e-9}
     metrics = [sft(eval_batch_size=size, **flags)['best_metric'] for size in (7, 1)]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-4)
+
+
+def test_many_held_out_tokens_are_all_counted():
+    """fp32 counts no further than 2^24 one by one."""
+    parts = [{'targets': torch.zeros(size, dtype=torch.int8)} for size in (2**24, *[1] * 2000)]
+
+    class Model(torch.nn.Module):
+        def forward(self, targets):
+            count = targets.numel()
+            return {'loss_sum': torch.tensor(float(count)), 'correct': torch.tensor(count if count > 1 else 0)}
+
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(device='cpu', world_size=1), model=Model(), is_deepspeed_enabled=False, state=None,
+        control=None, get_eval_dataloader=lambda rows: [{'passes': parts}], _equal_passes=lambda batches: 0,
+        _prepare_inputs=lambda part: part, log=lambda figures: None,
+        callback_handler=SimpleNamespace(on_evaluate=lambda *_: None),
+    )  # fmt: skip
+    found = SftTrainer.evaluate(trainer)
+    assert found['eval_loss'] == pytest.approx(1, abs=1e-12)
+    assert found['eval_token_acc'] == pytest.approx(2**24 / (2**24 + 2000), abs=1e-9)

@@ -113,3 +113,18 @@ def test_the_best_by_accuracy(sft):
     found = [line['eval_token_acc'] for line in lines(summary) if 'eval_loss' in line]
     assert summary['best_metric'] == pytest.approx(max(found), abs=1e-4) and max(found) > 0
     assert summary['best_model_checkpoint'].endswith(f'checkpoint-{1 + found.index(max(found))}')
+
+
+def test_the_best_is_one_of_the_checkpoints_there_are(sft, capsys):
+    """Where a better figure was measured between two checkpoints, it is that of none."""
+    flags = {'dataset_test_ratio': 0.2, 'eval_steps': 1, 'save_steps': 2, 'num_train_epochs': 4, 'save_total_limit': 1}
+    summary = sft(learning_rate=0.5, lr_scheduler_type='constant', **flags)
+    losses = {line['global_step/max_steps'].split('/')[0]: line['eval_loss'] for line in lines(summary)
+              if 'eval_loss' in line}  # fmt: skip
+    last = summary['global_step']
+    saved = {step: loss for step, loss in losses.items() if int(step) % 2 == 0 or int(step) == last}
+    best = min(saved, key=saved.__getitem__)
+    assert min(losses.values()) < saved[best] and int(best) < last  # else nothing is tested
+    assert summary['best_model_checkpoint'].endswith(f'checkpoint-{best}')
+    assert Path(summary['best_model_checkpoint']).is_dir()
+    assert f'(held-out loss {saved[best]:.4f})' in capsys.readouterr().out

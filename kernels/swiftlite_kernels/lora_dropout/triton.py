@@ -5,9 +5,10 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.lora_dropout import STEPS, threshold
-from swiftlite_kernels.triton import begin, early_launch, multiprocessors, next_power_of_2
+from swiftlite_kernels.triton import begin, early_launch, multiprocessors, next_power_of_2, shared_memory
 
 PROGRAMS = 4  # of a multiprocessor
+RANKS, RANK_BYTES = (256, 128, 64), 544  # of a launch at most, and what each takes of the shared memory
 
 
 @triton.jit
@@ -100,6 +101,11 @@ def sizes(x: torch.Tensor, rank: int) -> dict[str, int | bool]:
     }
 
 
+def ranks_at_once(x: torch.Tensor) -> int:
+    """Ranks of a launch; the tiles of more do not fit into the shared memory."""
+    return next((ranks for ranks in RANKS if ranks * RANK_BYTES <= shared_memory(x.device)), RANKS[-1])
+
+
 def words(seed: int, p: float) -> tuple[int, int, int, float]:
     """Halves of the seed, threshold and factor as a kernel takes them: the words signed, so that all have one type."""
     limit = threshold(p)
@@ -111,6 +117,8 @@ def dropout_shrink(x: torch.Tensor, a: torch.Tensor, p: float, seed: int) -> tor
     (rows, columns), rank = x.shape, a.shape[0]
     if rows == 0:
         return x.new_empty(0, rank)
+    if rank > (most := ranks_at_once(x)):
+        return torch.cat([dropout_shrink(x, part, p, seed) for part in a.split(most)], 1)
     options = sizes(x, rank)
     blocks = triton.cdiv(rows, options['ROWS'])
     share, parts = spread(triton.cdiv(columns, options['COLUMNS']), blocks, x)
@@ -133,6 +141,10 @@ def dropout_shrink_backward(
     rows, (rank, columns), device = grad.shape[0], a.shape, grad.device
     if rows == 0:
         return None if x is None else torch.zeros(rank, columns, dtype=torch.float32, device=device)
+    if rank > (most := ranks_at_once(grad)):
+        pairs = zip(grad.split(most, 1), a.split(most), strict=True)
+        found = [dropout_shrink_backward(slope, x, part, p, seed, grad_x) for slope, part in pairs]
+        return None if x is None else torch.cat([part for part in found if part is not None])
     options = sizes(grad, rank)
     blocks = triton.cdiv(columns, options['COLUMNS'])
     share, parts = spread(triton.cdiv(rows, options['ROWS']), blocks, grad)

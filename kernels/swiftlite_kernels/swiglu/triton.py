@@ -68,12 +68,16 @@ def low_rank(
     RANK: tl.constexpr, IEEE: tl.constexpr,
 ):
     """left @ right.T of a tile in fp32."""
-    r = tl.arange(0, RANK)
-    a = tl.load(left + row.to(tl.int64)[:, None] * left_row + r[None, :], (row < rows)[:, None] & (r < rank)[None, :],
-                other=0.0)
-    b = tl.load(right + r[:, None] * right_rank + column[None, :] * right_column,
-                (r < rank)[:, None] & (column < columns)[None, :], other=0.0)
-    return tl.dot(a, b, input_precision='ieee' if IEEE else None)
+    STEP: tl.constexpr = RANK if RANK < 128 else 128  # more do not fit into the shared memory of every GPU
+    total = tl.zeros([row.shape[0], column.shape[0]], tl.float32)
+    for start in tl.static_range(0, RANK, STEP):
+        r = start + tl.arange(0, STEP)
+        a = tl.load(left + row.to(tl.int64)[:, None] * left_row + r[None, :],
+                    (row < rows)[:, None] & (r < rank)[None, :], other=0.0)
+        b = tl.load(right + r[:, None] * right_rank + column[None, :] * right_column,
+                    (r < rank)[:, None] & (column < columns)[None, :], other=0.0)
+        total = tl.dot(a, b, total, input_precision='ieee' if IEEE else None)
+    return total
 
 
 @triton.jit(do_not_specialize=['rows'])
