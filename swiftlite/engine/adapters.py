@@ -95,6 +95,7 @@ class AdapterTable:
         entry.removed = True
         if entry.last_place:
             self._idle.pop(entry.uid, None)
+            self._open(entry)
         return self._collect(entry)
 
     def reserve(self, uid: int) -> None:
@@ -160,7 +161,7 @@ class AdapterTable:
             if promised >= _pages(self._by_uid[uid]):
                 return
             entry = self._by_uid[other]
-            if not entry.closed and entry.pages:
+            if not entry.closed and entry.pages and not entry.last_place:  # whose sequences all have to run first
                 entry.closed = True
                 self._closed.append(other)
                 promised += len(entry.pages)
@@ -168,10 +169,8 @@ class AdapterTable:
 
     def reopen(self) -> None:
         """Undo `close`."""
-        closed, self._closed = self._closed, []
-        for uid in closed:
-            self._by_uid[uid].closed = False
-            self.on_move(uid)
+        for uid in list(self._closed):
+            self._open(self._by_uid[uid])
 
     @property
     def num_resident(self) -> int:
@@ -204,10 +203,14 @@ class AdapterTable:
         self._idle.pop(entry.uid, None)
         self._free.extend(entry.pages)
         entry.pages = ()
+        self._open(entry)
+        self.on_move(entry.uid)
+
+    def _open(self, entry: Entry) -> None:
         if entry.closed:
             entry.closed = False
             self._closed.remove(entry.uid)
-        self.on_move(entry.uid)
+            self.on_move(entry.uid)
 
 
 def _pages(entry: Entry) -> int:

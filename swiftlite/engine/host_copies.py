@@ -71,6 +71,6 @@ class HostCopies:
     def _needed(self, uid: int) -> bool:
         """It is being read, sequences wait until it is copied to the device, or it cannot be read again."""
         entry = self._table.find(uid)
-        if entry is None:
-            return False
+        if entry is None:  # it is read to take another's place
+            return True
         return entry.copy is Copy.READING or (entry.sequences > 0 and (entry.removed or not entry.pages))

@@ -239,6 +239,23 @@ def test_the_last_weights_asked_for_win(adapters, base, monkeypatch):
     assert len(llm.engine.executor.runner.lora.reader.copies) == llm.engine.stats()['adapters_in_memory'] == 1
 
 
+def test_replacements_that_do_not_fit_into_host_memory_together(adapters, llm):
+    """A copy that was read and waits to be taken in is not dropped for the next one's sake."""
+    engine, (old, *new) = llm.engine, (LoRARequest(p.name, 1, str(p)) for p in adapters)
+    copies, ends = engine.executor.runner.lora.reader.copies, []
+    engine.add_lora(old)
+    for lora in new:
+        known = set(copies)
+        engine.load_lora(lora, ends.append)
+        while not set(copies) - known:
+            time.sleep(0.005)
+    while len(ends) < 2:
+        engine.step()
+    expected = run(make_llm(engine.config.model, enable_lora=True), PROMPTS[:1], greedy(8), new[1])
+    assert run(llm, PROMPTS[:1], greedy(8), new[1]) == expected
+    assert len(copies) == engine.stats()['adapters_in_memory'] == 1
+
+
 def test_hundreds_are_read_at_once(base, adapters):
     """More than fit into the pipe that brings the news."""
     engine = make_llm(base, enable_lora=True).engine

@@ -122,6 +122,28 @@ def test_pages_of_replaced_weights_stay_while_nothing_else_is_left_of_them(remov
     assert table.find(1) is None
 
 
+@pytest.mark.parametrize('removed_first', [True, False])
+def test_weights_that_are_only_in_pages_do_not_make_way(removed_first):
+    """Those of a replaced adapter: its sequences are the only ones that can give the pages back."""
+    batch = Batch(pages=1, adapters=2)
+    table = batch.table
+    sequences = [batch.add(1, 3 * PATIENCE) for _ in range(2)]
+    batch.step()
+    table.set_copy(1, Copy.NONE)
+    if removed_first:
+        table.remove(1)
+    sequences.append(batch.add(2))
+    for _ in range(PATIENCE + 2):
+        batch.step()
+    assert table.place(1) is (Place.OPEN if removed_first else Place.CLOSED)
+    batch.scheduler._preempt(sequences[1])
+    if not removed_first:
+        table.remove(1)
+    for _ in range(6 * PATIENCE):
+        batch.step()
+    assert not batch.scheduler.has_work and all(seq.num_outputs == seq.params.max_tokens for seq in sequences)
+
+
 def test_a_burst_over_a_thousand_adapters():
     """Every adapter is copied once where its sequences come together, and a step looks at few that wait."""
     batch = Batch(pages=16, adapters=1000, slots=256)
