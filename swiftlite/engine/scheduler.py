@@ -163,7 +163,7 @@ class Scheduler:
             room = self.adapters.has_room(seq.adapter)
             if not room:
                 self._refuse(seq)
-            if not room or (uploaded and uploaded + size > UPLOAD_BYTES):
+            if not room or (size and uploaded and uploaded + size > UPLOAD_BYTES):
                 places.remove(Place.LOADABLE)  # the next ones do not overtake it
                 continue
             found = self.blocks.match(seq, (seq.adapter, seq.request.cache_salt), use=not seq.wants_prompt)

@@ -182,6 +182,20 @@ def test_uploads_of_a_step_are_limited():
     assert batch.uploads == 4
 
 
+def test_an_upload_beyond_the_limit_holds_up_adapters_only():
+    """One that is larger goes alone; the base and adapters in pages start beside it."""
+    batch = Batch(pages=4, adapters=3)
+    batch.add(3, 20)
+    batch.step()
+    for uid in (1, 2):
+        batch.table.get(uid).num_bytes = 300 << 20
+    first, second, plain, resident = [batch.add(uid) for uid in (1, 2, 0, 3)]
+    batch.step()
+    assert [seq.num_outputs for seq in (first, second, plain, resident)] == [1, 0, 1, 1]
+    batch.step()
+    assert second.num_outputs == 1
+
+
 def test_a_line_finds_the_oldest_whatever_happens():
     """Against a plain list: arrivals, departures, returns and moves in any order."""
     rng = random.Random(3)
