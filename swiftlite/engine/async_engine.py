@@ -172,6 +172,8 @@ class AsyncEngine:
     async def _load_again(self, request: LoRARequest) -> None:
         try:
             await self._client.call('add_lora', request)
+            if request.lora_int_id not in self._loras:  # it was removed meanwhile
+                await self._client.call('remove_lora', request.lora_int_id)
         except RequestError as error:
             self._loras.pop(request.lora_int_id, None)
             self.on_lora_lost(request)

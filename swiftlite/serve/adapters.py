@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from starlette.responses import PlainTextResponse
@@ -32,7 +33,7 @@ async def _load(service: Service, name: str, path: str, replace: bool) -> PlainT
         )
     if old is None and name in service.models.names:
         raise _invalid(f"The name '{name}' belongs to the base model.")
-    if not os.path.isdir(path):
+    if not await asyncio.to_thread(os.path.isdir, path):  # a disk that hangs holds up nobody else
         raise ApiError(f"Loading lora {name} failed: '{path}' is not a folder.", status=404)
     request = service.models.request_for(name, path)
     try:

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.outputs import RequestOutput
+from swiftlite.engine.request import LoRARequest
 from swiftlite.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.metrics import Metrics
@@ -89,7 +90,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.models.base.name)
-        self.engine.on_lora_lost = self.models.forget
+        self.engine.on_lora_lost = self._lost
 
     @property
     def max_model_len(self) -> int:
@@ -102,6 +103,11 @@ class Service:
     def change_of(self, name: str) -> asyncio.Lock:
         """Held while the adapter of that name is loaded, replaced or unloaded; others do not wait for it."""
         return self.changing.setdefault(name, asyncio.Lock())
+
+    def _lost(self, lora: LoRARequest) -> None:
+        self.models.forget(lora)
+        if self.models.adapter(lora.lora_name) is None:
+            self.metrics.forget(lora.lora_name)
 
     def require_template(self) -> Template:
         if self.template is None:

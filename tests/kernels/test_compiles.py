@@ -256,3 +256,10 @@ def test_no_step_compiles_adapters_anew(record, tile):
         launches = record('paged_lora', 'expand_silu_and_mul', y[:, :48].contiguous(), y, shrunk, b, where)
     assert len({launch.kernel for launch in launches}) == 3
     assert len(launches) == 3
+
+
+@pytest.mark.parametrize('op', ['lora_shrink', 'lora_expand'])
+def test_routing_that_is_made_on_the_device_is_waited_for(record, op):
+    """The kernel before may be the one that writes it: nothing of it may be read early."""
+    launches = record('lora', op, *CALLS[f'lora.{op}'])
+    assert launches and not any(dict(launch.constants)['EARLY'] for launch in launches)

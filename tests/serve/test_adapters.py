@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -114,6 +115,29 @@ def test_replacing_in_place_disturbs_nobody(server: ServerThread, adapter: Path,
     texts = {choice['message']['content'] for body in bodies for choice in body['choices']}
     assert len(texts) == 2, 'both kinds of weights have answered, and nothing else'
     post(server, 'unload', lora_name='busy')
+
+
+def test_a_folder_that_hangs_does_not_hold_up_the_server(
+    server: ServerThread, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, came, isdir = threading.Event(), threading.Event(), os.path.isdir
+
+    def slow(path: str) -> bool:
+        if path == '/hangs':
+            came.set()
+            assert hangs.wait(60)
+        return isdir(path)
+
+    monkeypatch.setattr(os.path, 'isdir', slow)
+    body = {'lora_name': 'slow', 'lora_path': '/hangs'}
+    waits = threading.Thread(target=lambda: httpx.post(f'{server.url}/v1/load_lora_adapter', json=body, timeout=60))
+    waits.start()
+    try:
+        assert came.wait(30)
+        assert httpx.get(f'{server.url}/health', timeout=20).status_code == 200
+    finally:
+        hangs.set()
+        waits.join()
 
 
 def test_a_disk_that_hangs_holds_up_its_own_adapter_only(

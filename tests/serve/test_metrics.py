@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from swiftlite.engine.errors import EngineDeadError
 from swiftlite.serve.metrics import Metrics
+from swiftlite.serve.models_list import ServedModels
+from swiftlite.serve.service import Service
 from swiftlite.serve.stats_log import log_stats
 from tests.served import ServerThread
 
@@ -85,6 +87,20 @@ def test_load_ping_and_version(server: ServerThread) -> None:
     for method in ('GET', 'POST'):
         assert httpx.request(method, f'{server.url}/ping').status_code == 200
     assert httpx.get(f'{server.url}/version').json().keys() == {'version'}
+
+
+def test_an_adapter_that_is_lost_has_no_counters_any_more() -> None:
+    """One that cannot be loaded into a new engine: its name ends as if it were unloaded."""
+    models = ServedModels(['m'], '/m')
+    service = Service(SimpleNamespace(), models, None)
+    lost, other = models.request_for('lost', '/a'), models.request_for('other', '/a')
+    for lora in (lost, other):
+        models.add(lora)
+        service.metrics.sequence(3, lora.lora_name)
+    service.engine.on_lora_lost(lost)
+    assert models.names == ['m', 'other']
+    text = service.metrics.render({}).decode()
+    assert 'lora_name="other"' in text and 'lora_name="lost"' not in text
 
 
 class Engine:

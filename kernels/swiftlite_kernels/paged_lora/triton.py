@@ -278,7 +278,9 @@ def parts_of(shrunk: torch.Tensor) -> int:
 
 def sizes(x: torch.Tensor, routing: LoRARouting) -> dict[str, int | str | bool]:
     """Launch options that the kernels share."""
+    # tiles by an order are made on the device, by the previous kernel at the latest: they have to be waited for
+    early = early_launch(x) if routing.order is None else {'EARLY': False}
     return {
         'RANK_TILES': triton.cdiv(routing.pool_rows.shape[1], RANKS), 'TILE': max(TILE_ROWS, routing.tile),
-        'RANKS': RANKS, 'PRECISION': 'ieee' if x.dtype == torch.float32 else 'tf32', **early_launch(x),
+        'RANKS': RANKS, 'PRECISION': 'ieee' if x.dtype == torch.float32 else 'tf32', **early,
     }
