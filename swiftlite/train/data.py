@@ -36,6 +36,7 @@ TOKENIZER = (
     'added_tokens.json',
     '*.model',
     '*.tiktoken',
+    'config.json',  # names the class that reads them
 )
 CODE = (
     *('data', 'template', 'registry/templates.py', 'checkpoint/tokenizer.py'),

@@ -13,7 +13,7 @@ from swiftlite.data.rows import Drops, Row
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.encode import cut, encode_options, encode_row
+from swiftlite.train.encode import NO_TARGET, cut, encode_options, encode_row
 from swiftlite.train.ranks import say
 from swiftlite.train.stream import row_stream
 
@@ -37,7 +37,13 @@ def dump_prompt(args: SftArgs, template: Template, tokenizer: Any) -> int:
         except SwiftliteError as error:
             drops.add(str(error), row.where)
             continue
-        for ids, wanted in cut(whole, labels, options, text=row.messages[0]['role'] == 'text')[:1]:
+        pieces = cut(whole, labels, options, text=row.messages[0]['role'] == 'text')
+        if not pieces:
+            drops.skip(f'longer than --max_length {options.max_length}', row.where)
+        elif not (learnt := [pair for pair in pieces if (pair[1][1:] != IGNORE).any()]):
+            drops.add(NO_TARGET, row.where)
+        else:
+            ids, wanted = learnt[0]
             shown += 1
             learned = wanted != IGNORE
             learned[:1] = False  # nothing predicts the first token

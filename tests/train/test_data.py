@@ -87,9 +87,11 @@ def test_everything_that_tokens_depend_on_is_in_the_key(prepare, tmp_path, encod
     prepare(file, base=str(base))
     (base / 'tokenizer_config.json').write_text('{"other": 1}')
     prepare(file, base=str(base))
-    assert len(encodings) == len(flags) + 4
+    (base / 'config.json').write_text('{"model_type": "qwen3"}')
+    prepare(file, base=str(base))
+    assert len(encodings) == len(flags) + 5
     prepare(file, base=str(base), output_dir='elsewhere', max_steps=3, interleave_prob=[1])
-    assert len(encodings) == len(flags) + 4, 'nothing that tokens depend on'
+    assert len(encodings) == len(flags) + 5, 'nothing that tokens depend on'
 
 
 @pytest.mark.parametrize('damage', ['cut', 'changed', 'gone', 'entry'])
@@ -307,6 +309,17 @@ def test_a_long_row_is_not_bad(prepare, tmp_path):
     assert prepare(file, max_length=40, strict=True)[0] == ['short']
 
 
+def test_rows_of_which_nothing_is_learned_are_not_shown(tmp_path, template, capsys):
+    from swiftlite.train.dump import dump_prompt
+
+    file = write(tmp_path / 'a.jsonl', ['word ' * 200, 'Which tea?'])
+    flags = {'model_type': 'tiny-chat', 'dataset_test_ratio': 0, 'max_length': 60, 'truncation_strategy': 'right'}
+    assert dump_prompt(SftArgs(dataset=[file], dump_prompt=5, **flags), template, template.tokenizer) == 1
+    out = capsys.readouterr().out
+    assert 'line 2: template' in out and 'line 1: template' not in out
+    assert f'dropped 1 x no token to learn from (first: {file}, line 1)' in out
+
+
 def test_rows_are_shown(tmp_path, template, capsys, monkeypatch):
     from swiftlite.train.dump import dump_prompt
 
@@ -324,6 +337,7 @@ def test_rows_are_shown(tmp_path, template, capsys, monkeypatch):
     before, said = row.input_ids[:first], row.input_ids[first : first + learned]
     assert f'ids: {" ".join(map(str, before))} [{" ".join(map(str, said))}]' in out
     assert 'And coffee?' in out and 'third' not in out and '\x1b' not in out
+    assert 'dropped 1 x longer than --max_length 100 (first: ' in out
     monkeypatch.setattr(
         sys, 'stdout', SimpleNamespace(**{n: getattr(sys.stdout, n) for n in ('write', 'flush')}, isatty=lambda: True)
     )
