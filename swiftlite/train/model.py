@@ -115,6 +115,11 @@ def make_model(
             args = replace(args, modules_to_save=list(dict.fromkeys([*args.modules_to_save, *whole])))
     if full:
         freeze(model, args.freeze_parameters, args.freeze_parameters_ratio, args.trainable_parameters)
+        if args.new_special_tokens and not model.get_input_embeddings().weight.requires_grad:
+            raise UsageError(
+                '--new_special_tokens are rows of the embeddings, which stay as they are: leave out freezing them, '
+                'or give --trainable_parameters model.embed_tokens'
+            )
         save_dtype = SAVED.get(read_config(base)['dtype'] or 'float32', torch.float32)
     else:
         model = add_adapter(model, args, targets, base)

@@ -16,13 +16,22 @@ SAMPLES = 'samples.jsonl'
 
 
 def read_prompts(args: SftArgs) -> list[str]:
-    """The questions of --sample_prompts: themselves, or the lines of files. UsageError for a file without any."""
+    """The questions of --sample_prompts: themselves, or the lines of files.
+
+    Raises:
+        UsageError: a file has none, or cannot be read as text.
+    """
     found: list[str] = []
     for word in args.sample_prompts:
         path = Path(word).expanduser()
         lines = [word]
         if len(word) < 1000 and path.is_file():
-            lines = [line for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+            try:
+                lines = [line for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+            except UnicodeDecodeError:
+                raise UsageError(f"--sample_prompts '{word}' is not UTF-8 text") from None
+            except OSError as error:
+                raise UsageError(f"--sample_prompts '{word}' cannot be read: {error.strerror}") from None
             if not lines:
                 raise UsageError(f"--sample_prompts '{word}' has no line with a question")
         found += lines

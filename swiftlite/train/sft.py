@@ -23,6 +23,7 @@ from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
 from swiftlite.train.rehearsal import too_large
 from swiftlite.train.reports import check_reports
 from swiftlite.train.resume import check_resume, check_schedule, go_back
+from swiftlite.train.samples import read_prompts
 from swiftlite.train.settings import make_schedule, sharing
 from swiftlite.train.setup import add_callbacks, make_trainer
 from swiftlite.train.stream import EncodedStream
@@ -51,6 +52,7 @@ def run(args: SftArgs) -> dict[str, Any]:
     if (own := chat_template(template)) is not None:
         tokenizer.chat_template = own  # saved beside full weights
     check_reports(args)
+    read_prompts(args)  # what is wrong with them is said now
     dtype = resolve_dtype(args.dtype)
     sharing(args, dtype)  # what cannot be shared out is known before anything is read or written
     targets = lora_targets(args, base)

@@ -39,7 +39,9 @@ def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:
     say(f'trained {tokens:,} tokens in {runtime:.1f} s, loss {summary["train_loss"]:.4f}')
     say(f'last checkpoint: {last}')
     if best and best != str(last):
-        say(f'best checkpoint: {best} (held-out {trainer.args.metric_for_best_model} {trainer.held_out(best):.4f})')
+        figure = trainer.held_out(best)  # None where nothing is held out any more
+        shown = '' if figure is None else f' (held-out {trainer.args.metric_for_best_model} {figure:.4f})'
+        say(f'best checkpoint: {best}{shown}')
     say('next:')
     for command in next_commands(best or str(last), lora):
         say(f'  {command}')

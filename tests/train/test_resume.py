@@ -212,3 +212,13 @@ def test_other_data_is_said(sft, tmp_path, capsys):
     sft(max_steps=2, resume_from_checkpoint=last, max_length=1000, dataset_seed=7)
     out = capsys.readouterr().out
     assert 'note: not as in the checkpoint: --dataset_seed, --max_length; the rows' in out
+
+
+def test_nothing_is_held_out_any_more(sft, capsys):
+    """The best checkpoint is still that of the run before; what it was measured on is gone."""
+    flags = {'learning_rate': 3.0, 'lr_scheduler_type': 'constant', 'add_output_dir_suffix': True}
+    first = sft(dataset_test_ratio=0.1, eval_steps=1, max_steps=2, save_total_limit=9, **flags)
+    last = Path(first['last_model_checkpoint'])
+    best = first['best_model_checkpoint']
+    sft(max_steps=4, save_steps=9, resume_from_checkpoint=str(last), **flags)
+    assert f'best checkpoint: {best}\n' in capsys.readouterr().out

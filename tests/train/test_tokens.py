@@ -115,3 +115,10 @@ def test_names_of_tokens(sft, tmp_path, plans):
             SftArgs(dataset=['x'], new_special_tokens=given)
     with pytest.raises(UsageError, match=r"'<\|im_end\|>' is a token of the model already \(id \d+\)"):
         sft(dataset=[plans], new_special_tokens=['<|im_end|>'])
+
+
+def test_new_tokens_are_not_frozen(sft, plans):
+    flags = {'sft_type': 'full', 'dataset': [plans], 'new_special_tokens': NEW, 'max_steps': 1}
+    with pytest.raises(UsageError, match='--new_special_tokens are rows of the embeddings, which stay as they are'):
+        sft(freeze_parameters_ratio=0.95, **flags)
+    assert sft(freeze_parameters_ratio=0.95, trainable_parameters=['model.embed_tokens'], **flags)['global_step'] == 1

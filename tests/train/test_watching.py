@@ -87,7 +87,11 @@ def test_samples_are_the_models_greedy_answers(sft, checkpoint, tmp_path, capsys
     assert [line['loss'] for line in lines(summary) if 'loss' in line] == alone
 
 
-def test_samples_need_a_question(sft, tmp_path):
+def test_samples_need_a_question(sft, tmp_path, monkeypatch):
+    monkeypatch.setattr('swiftlite.train.sft.run_data', None)  # before any data is read
+    (tmp_path / 'no.txt').write_bytes('冯'.encode('gb18030'))
+    with pytest.raises(UsageError, match=r"no\.txt' is not UTF-8 text"):
+        sft(sample_prompts=[str(tmp_path / 'no.txt')])
     (tmp_path / 'none.txt').write_text('\n')
     with pytest.raises(UsageError, match='has no line with a question'):
         sft(sample_prompts=[str(tmp_path / 'none.txt')])
