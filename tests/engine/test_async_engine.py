@@ -124,11 +124,11 @@ async def test_a_killed_engine_fails_its_requests_and_comes_back(base, adapters,
 
 
 async def test_an_adapter_removed_while_the_engine_comes_back_is_not_there():
-    class Client:
-        calls = []
+    calls = []
 
+    class Client:
         async def call(self, name, request):
-            self.calls.append((name, request))
+            calls.append((name, request))
             if name == 'add_lora':
                 engine._loras.pop(7, None)
 
@@ -136,7 +136,7 @@ async def test_an_adapter_removed_while_the_engine_comes_back_is_not_there():
     engine._client, gone = Client(), LoRARequest('gone', 7, '/a')
     engine._loras[7] = gone
     await engine._load_again(gone)
-    assert Client.calls == [('add_lora', gone), ('remove_lora', 7)]
+    assert calls == [('add_lora', gone), ('remove_lora', 7)]
 
 
 async def test_an_engine_killed_again_while_it_comes_back_comes_back(base):
