@@ -15,6 +15,7 @@ from swiftlite_kernels.cross_entropy import reference
 CHUNK = 1 << 24  # logits in flight, where they are held in fp32
 FUSED_CHUNK = 160 << 20  # and where a kernel makes gradients of them in place
 ROWS = 128  # a matrix product likes multiples of it
+ROWS_TOGETHER = 4096  # that are multiplied by one number
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -68,10 +69,19 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
-            grad_hidden * grad.to(grad_hidden.dtype) if grad_hidden is not None else None,
+            scaled(grad_hidden, grad) if grad_hidden is not None else None,
             (grad_weight * grad).to(ctx.weight_dtype) if grad_weight is not None else None,
             *[None] * 5,
         )
+
+
+def scaled(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """x [N, H] times a factor that is not rounded to x's dtype, a part of the rows in fp32 at a time."""
+    out = torch.empty_like(x)
+    for start in range(0, x.shape[0], ROWS_TOGETHER):
+        part = slice(start, start + ROWS_TOGETHER)
+        torch.mul(x[part].to(torch.promote_types(x.dtype, factor.dtype)), factor, out=out[part])
+    return out
 
 
 def linear_cross_entropy(

@@ -14,6 +14,7 @@ from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.output import ARGS_FILE, LOG_FILE, PART, STATE_FILE
 from swiftlite.train.ranks import say, world_size
+from swiftlite.train.samples import SAMPLES
 from swiftlite.train.settings import Schedule
 
 # what a checkpoint fixes
@@ -141,7 +142,8 @@ def go_back(folder: Path, step: int) -> None:
 
     Later checkpoints are those that could not be gone on from, or would be older than what comes.
     """
-    trim_log(folder / LOG_FILE, step)
+    for name in (LOG_FILE, SAMPLES):
+        trim_log(folder / name, step)
     for path in sorted(folder.glob('checkpoint-*')):
         number = path.name.removeprefix('checkpoint-')
         if number.endswith(PART) or (number.isdigit() and int(number) > step):
@@ -150,18 +152,21 @@ def go_back(folder: Path, step: int) -> None:
 
 
 def trim_log(file: Path, step: int) -> None:
-    """Take the lines of later steps, and of the end, out of a logging.jsonl: they will be written again."""
+    """Take the lines of later steps, and of the end, out of a .jsonl of a run: they will be written again."""
     if not file.is_file():
         return
     kept = []
     for line in file.read_text(encoding='utf-8').splitlines():
         try:
-            at = json.loads(line).get('global_step/max_steps', '')
+            entry = json.loads(line)
         except ValueError:  # cut off when the run ended
             continue
+        at = str(entry.get('global_step/max_steps') or entry.get('step', ''))
         if at and int(at.split('/')[0]) <= step:
             kept.append(line + '\n')
-    file.write_text(''.join(kept), encoding='utf-8')
+    part = file.with_name(f'{file.name}{PART}')
+    part.write_text(''.join(kept), encoding='utf-8')
+    part.replace(file)  # a crash meanwhile loses no line
 
 
 def check_readable(checkpoint: Path, args: SftArgs) -> None:

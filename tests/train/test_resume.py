@@ -222,3 +222,13 @@ def test_nothing_is_held_out_any_more(sft, capsys):
     best = first['best_model_checkpoint']
     sft(max_steps=4, save_steps=9, resume_from_checkpoint=str(last), **flags)
     assert f'best checkpoint: {best}\n' in capsys.readouterr().out
+
+
+def test_samples_of_later_steps_are_taken_out(sft, tmp_path):
+    flags = {'save_steps': 1, 'save_total_limit': 9, 'sample_prompts': ['hi'], 'sample_steps': 1, 'sample_tokens': 1,
+             'output_dir': str(tmp_path / 'run'), 'add_output_dir_suffix': False}  # fmt: skip
+    sft(max_steps=3, **flags)
+    shutil.rmtree(tmp_path / 'run' / 'checkpoint-3')
+    sft(max_steps=4, resume_from_checkpoint='last', **flags)
+    found = (tmp_path / 'run' / 'samples.jsonl').read_text().splitlines()
+    assert [json.loads(line)['step'] for line in found] == [1, 2, 3, 4]
