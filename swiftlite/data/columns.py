@@ -125,6 +125,9 @@ def _missing(record: Mapping[str, Any], query: str | None) -> str:
         return f"the row has 'instruction' but no 'output'{_hint(record, RESPONSE)}"
     if query is not None:
         return f"the row has '{query}' but no 'response'{_hint(record, RESPONSE)}"
+    for name in (*TURNS, *QUERY, 'text'):
+        if record.get(name, '') is None:
+            return f"'{name}' is null, not text"
     columns = ', '.join(map(str, record)) or 'none'
     hint = _hint(record, LAYOUTS)
     return f"no 'messages', 'conversations', 'query', 'instruction' or 'text' among the columns ({columns}){hint}"

@@ -46,11 +46,11 @@ def verify(base: str, adapter: Adapter, merged: str) -> str:
 
 def _adapter_logits(base: str, adapter: Adapter, ids: torch.Tensor, dtype: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [ROWS, LENGTH, V] fp32 with the adapter and without it."""
+    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)  # peft imports it where it is installed
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     warnings.simplefilter('ignore', FutureWarning)  # peft on the newest transformers
-    logging.getLogger('bitsandbytes').setLevel(logging.ERROR)  # peft imports it where it is installed
     model = AutoModelForCausalLM.from_pretrained(native_checkpoint(base), dtype=dtype)
     if (rows := adapter.vocab_size or 0) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)

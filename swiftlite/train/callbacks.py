@@ -137,7 +137,7 @@ class EarlyStop(EarlyStoppingCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         super().on_evaluate(args, state, control, metrics, **kwargs)
-        if control.should_training_stop:
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:  # not merely the last step
             control.should_save = True
             say(f'stopped early: no better for {self.early_stopping_patience} times')
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,18 @@ from swiftlite.train.tuners import rebase, restore
 
 MASTER = 'master_weights.safetensors'
 PROGRESS = 'progress.json'
+TORCH_WRITER = ('iostream error', 'PytorchStreamWriter', 'inline_container')  # what its errors speak of
+
+
+@contextmanager
+def torch_files() -> Iterator[None]:
+    """Make what torch.save raises where a disk is full (a RuntimeError that does not say so) an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in TORCH_WRITER):
+            raise
+        raise OSError(f'no space left on the device, or a disk that fails ({str(error).splitlines()[0]})') from error
 
 
 class Checkpoints(Trainer):
@@ -78,9 +92,10 @@ class Checkpoints(Trainer):
         self.save_model(str(part), _internal_call=True)
         self._note_best(folder)
         if not self.args.save_only_model:
-            self._save_optimizer_and_scheduler(str(part))
-            self._save_scaler(str(part))
-            self._save_rng_state(str(part))
+            with torch_files():
+                self._save_optimizer_and_scheduler(str(part))
+                self._save_scaler(str(part))
+                self._save_rng_state(str(part))
             if isinstance(self.train_dataset, EncodedStream):
                 self.train_dataset.save(part)  # each process where it is
         progress = self.progress()

@@ -54,9 +54,7 @@ def dump_prompt(args: SftArgs, template: Template, tokenizer: Any) -> int:
     for line in drops.lines():
         say(f'dropped {line}')
     if not shown:
-        raise SwiftliteError(
-            f'no rows are left to show: all are longer than --max_length {args.max_length}, or dropped'
-        )
+        raise SwiftliteError(f'no rows are left to show: {"all were dropped" if drops.total else "the data is empty"}')
     say(f'{shown} rows shown, nothing trained')
     return shown
 

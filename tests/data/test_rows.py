@@ -55,6 +55,8 @@ def test_tools_and_loss_flags_are_kept():
         ({'textt': 3}, 'among the columns (textt)'),
         ({'text': 3}, "'text' is a number, not text"),
         ({'querry': 'x', 'response': 'y'}, "'querry' is given; did you mean 'query'?"),
+        ({'question': None, 'answer': 'y'}, "'question' is null, not text"),
+        ({'messages': None}, "'messages' is null"),
         ({'query': 'x'}, "has 'query' but no 'response'"),
         ({'query': 'x', 'responce': 'y'}, "did you mean 'response'?"),
         ({'query': 3, 'response': 'y'}, "'query' is a number, not text"),

@@ -320,6 +320,19 @@ def test_rows_of_which_nothing_is_learned_are_not_shown(tmp_path, template, caps
     assert f'dropped 1 x no token to learn from (first: {file}, line 1)' in out
 
 
+def test_nothing_to_show(tmp_path, template):
+    from swiftlite.train.dump import dump_prompt
+
+    (tmp_path / 'empty.jsonl').write_text('')
+    for name, why in (
+        (tmp_path / 'empty.jsonl', 'the data is empty'),
+        (write(tmp_path / 'a.jsonl', ['x']), 'all were dropped'),
+    ):
+        args = SftArgs(dataset=[str(name)], model_type='tiny-chat', dataset_test_ratio=0, dump_prompt=2, max_length=4)
+        with pytest.raises(SwiftliteError, match=f'no rows are left to show: {why}'):
+            dump_prompt(args, template, template.tokenizer)
+
+
 def test_rows_are_shown(tmp_path, template, capsys, monkeypatch):
     from swiftlite.train.dump import dump_prompt
 

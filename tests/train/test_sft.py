@@ -185,6 +185,15 @@ def test_a_full_disk_is_one_sentence(sft, monkeypatch):
         sft(max_steps=1)
 
 
+def test_a_disk_that_fills_up_under_the_optimizer_is_one_sentence(sft, monkeypatch):
+    def save(self, folder):
+        torch.save({'moments': torch.zeros(100_000)}, '/dev/full')
+
+    monkeypatch.setattr(SftTrainer, '_save_optimizer_and_scheduler', save)
+    with pytest.raises(SwiftliteError, match=r'a checkpoint in .* cannot be written: no space left on the device'):
+        sft(max_steps=1)
+
+
 def test_ctrl_c_says_how_to_go_on(sft, monkeypatch, tmp_path, capsys):
     """The command it prints can be pasted, also where the folder has a space in its name."""
     output = tmp_path / 'my runs'

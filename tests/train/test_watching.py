@@ -111,6 +111,11 @@ def test_a_run_that_gets_no_better_ends(sft, capsys):
         sft(early_stop_interval=2)
 
 
+def test_a_run_that_comes_to_its_end_is_not_stopped_early(sft, capsys):
+    sft(dataset_test_ratio=0.1, eval_steps=1, save_steps=50, max_steps=2, early_stop_interval=3)
+    assert 'stopped early' not in capsys.readouterr().out
+
+
 def test_the_best_by_accuracy(sft):
     flags = {'dataset_test_ratio': 0.2, 'eval_steps': 1, 'num_train_epochs': 4, 'save_total_limit': 9}
     summary = sft(metric_for_best_model='acc', learning_rate=2e-2, lora_target_modules=['ALL'], **flags)
