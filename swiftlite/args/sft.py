@@ -112,6 +112,8 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
             self.fill('sample_steps', self.eval_steps)
         if self.max_steps == 0:
             raise UsageError('--max_steps 0 leaves nothing to do: give more, or -1 for all epochs')
+        if self.num_train_epochs == 0 and self.max_steps < 0:
+            raise UsageError('--num_train_epochs 0 leaves nothing to do: give more, or --max_steps')
         self._check_shares()
         self._check_packing()
         self._check_streaming()

@@ -58,7 +58,9 @@ class TunerArgs(Args):
         aliases=('lora_modules_to_save', 'additional_target'),
         split=',',
     )
-    lora_rank: int = arg(8, 'rank of the adapter: 8 for a tone, 16 to 64 for new skills', group='tuner', low=1)
+    lora_rank: int = arg(
+        8, 'rank of the adapter: 8 for a tone, 16 to 64 for new skills', group='tuner', low=1, high=8192
+    )
     lora_alpha: float = arg(32, 'its scale: alpha / rank', group='tuner', low=0.01)
     lora_dropout: float = arg(
         0.05, 'dropout of its input', group='tuner', aliases=('lora_dropout_p',), low=0, high=0.99

@@ -1,12 +1,15 @@
 """The folder of a run: output/<model>/vN-YYYYMMDD-HHMMSS/ and what is written beside the weights."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import re
 import shlex
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,26 @@ def check_output(output_dir: str, versioned: bool) -> None:
         Path(tempfile.mkdtemp(prefix='.swiftlite-', dir=there)).rmdir()
     except OSError as error:
         raise SwiftliteError(f"--output_dir '{output_dir}' cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while this one writes into it; a process that dies gives it back.
+
+    Raises:
+        UsageError: another run has it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                text = f"another run writes into '{folder}': wait for its end, or give another folder"
+                raise UsageError(text) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def args_record(args: SftArgs, resolved: dict[str, Any]) -> dict[str, Any]:

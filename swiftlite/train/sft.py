@@ -1,5 +1,6 @@
 """`swiftlite sft`: from conversations to a LoRA or full checkpoint."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from swiftlite.template.writer import chat_template
 from swiftlite.train.data import extent, run_data
 from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
-from swiftlite.train.output import args_record, check_output, how_to_go_on, write_args, write_training_args
+from swiftlite.train.output import args_record, check_output, claim, how_to_go_on, write_args, write_training_args
 from swiftlite.train.quantized import check_quantization
 from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
 from swiftlite.train.rehearsal import too_large
@@ -38,6 +39,12 @@ def run(args: SftArgs) -> dict[str, Any]:
     Raises:
         UsageError, SwiftliteError: one sentence for everything the user can put right.
     """
+    with ExitStack() as held:
+        return train(args, held)
+
+
+def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
+    """`run`; `held` keeps the folder that is written to."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     pick_device(args)
@@ -75,6 +82,7 @@ def run(args: SftArgs) -> dict[str, Any]:
 
     folder = resume.checkpoint.parent if resume and resume.same_run else shared_folder(args, source)
     if is_main():
+        held.enter_context(claim(folder))
         if resume and resume.same_run:
             go_back(folder, resume.step)
         write_args(folder, record)

@@ -15,6 +15,7 @@ from swiftlite.checkpoint import fingerprint, read_adapter, read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.resolve import resolve_model
 from swiftlite.train import callbacks, plots, reports
+from swiftlite.train.output import claim
 from swiftlite.train.trainer import SftTrainer
 from tests.qwen_v1 import CONFIG, write_qwen_v1
 from tests.tiny import tiny_qwen2
@@ -111,6 +112,15 @@ def test_versions_count_up_and_can_be_off(sft, tmp_path):
     assert plain['last_model_checkpoint'] == str(tmp_path / 'here' / 'checkpoint-1')
     with pytest.raises(UsageError, match='holds another run'):
         sft(max_steps=1, add_output_dir_suffix=False, output_dir=str(tmp_path / 'here'))
+
+
+def test_two_runs_do_not_share_a_folder(sft, tmp_path):
+    folder = tmp_path / 'both'
+    folder.mkdir()
+    with claim(folder), pytest.raises(UsageError, match='another run writes into'):
+        sft(max_steps=1, add_output_dir_suffix=False, output_dir=str(folder))
+    assert not list(folder.iterdir())
+    assert sft(max_steps=1, add_output_dir_suffix=False, output_dir=str(folder))['global_step'] == 1
 
 
 def test_self_cognition_is_learnt_in_both_languages(sft):
