@@ -103,7 +103,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     (f'deploy {CHAT} --port 99999', 2, 'at most 65535, not 99999'),
     (f'deploy {CHAT} --ssl_keyfile notes.txt', 2, 'go together'),
     (f'sft {CHAT} {QA} --learning_rate 1e-4x', 2, "a number, not '1e-4x'"),
-    (f'sft {CHAT} {QA} --lora_rank 0', 2, 'at least 1, not 0'),
+    (f'sft {CHAT} {QA} --lora_rank 0', 2, 'at least 1 and at most 8192, not 0'),
     (f'sft {CHAT} {QA} --lora_alpha 0', 2, 'at least 0.01, not 0'),
     (f'sft {CHAT} {QA} --seed -5', 2, '--seed must be at least 0 and at most 4294967295, not -5'),
     (f"sft {CHAT} {QA} --output_dir ''", 2, '--output_dir is empty'),
