@@ -118,3 +118,15 @@ def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype, tile
                 want[part, columns] += scaled @ a[s, rows].double().t() @ b[rows, columns].double()
     gate, up = want.chunk(2, -1)
     assert naive.error(out, torch.nn.functional.silu(gate) * up) < 2 * naive.TOLERANCE[dtype]
+
+
+def test_an_order_is_not_ignored():
+    from dataclasses import replace
+
+    from swiftlite_kernels.paged_lora import expand_silu_and_mul
+
+    where, tokens = routing([(0, 3)], [8], 8, 'cpu')
+    where = replace(where, order=torch.arange(tokens))
+    y, b = torch.ones(tokens, 16), torch.ones(8, 16)
+    with pytest.raises(ValueError, match='not an order'):
+        expand_silu_and_mul(y[:, :8], y, torch.zeros(1, tokens, 32), b, where)

@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 
 from swiftlite_kernels.gemv import RowLoRA
+from swiftlite_kernels.paged_lora.triton import MANY_PARTS
 from swiftlite_kernels.triton import begin, early_launch, next_power_of_2, silu
 
-MOST_PARTS = 16  # of an adapter's first half
 REGISTERS = {4: 56, 8: 32}  # by warps, with an adapter: all programs are on the device at once, as without
 
 
@@ -142,7 +142,7 @@ def gemv(
     gemv_kernel[(triton.cdiv(width, tiles.columns),)](
         out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0), *adapter,
         NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
-        LORA=lora is not None, SPLITS=MOST_PARTS, RANKS=max(ranks, 8),
+        LORA=lora is not None, SPLITS=MANY_PARTS, RANKS=max(ranks, 8),
         COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
         maxnreg=REGISTERS.get(tiles.warps) if lora is not None else None,
     )

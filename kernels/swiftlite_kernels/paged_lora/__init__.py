@@ -58,7 +58,9 @@ def expand_silu_and_mul(
 ) -> None:
     """`expand` into y [T, 2N], then silu(first half) * second half into out [T, N]: y is read once and left as it is.
 
-    Rounded as the two steps would round.
+    Rounded as the two steps would round. ValueError for a routing with an order.
     """
+    if routing.order is not None:
+        raise ValueError('expand_silu_and_mul takes tokens that lie together, not an order')
     backend('paged_lora', y).expand_silu_and_mul(out, y, shrunk, b, routing)
 
