@@ -47,7 +47,7 @@ OWN_ARGS = {
     'infer': 'infer',
     'eval': 'eval',
     'serve': 'deploy',
-    'bench': 'bench bench_train',
+    'bench': 'bench bench_adapters bench_requests bench_train',
     'ui': 'app_ui',
 }
 

@@ -2,17 +2,14 @@
 
 import re
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
+from swiftlite.args.bench_requests import MIXED_LENGTHS, RequestArgs, check_file
 from swiftlite.args.fields import arg
-from swiftlite.args.groups import EngineArgs, NumberArgs, WeightsArgs
+from swiftlite.args.groups import EngineArgs
 from swiftlite.errors import UsageError, nearest
 
 KINDS = ('throughput', 'latency', 'serve')
-NAMED = ('chat', 'nano', 'decode-1', 'decode-64', 'prefill', 'prefix')
-WORKLOADS = ('mixed', *NAMED, *(f'{name}-lora' for name in ('mixed', *NAMED)))
-PRESETS = ('qwen2.5-7b', 'qwen2.5-0.5b', 'llama3-8b')
 ENDPOINTS = {
     'completions': 'completions',
     'chat': 'chat',
@@ -22,7 +19,6 @@ ENDPOINTS = {
     'chat-completions': 'chat',
 }
 GOODPUT = {'ttft': 'ttft', 'tpot': 'tpot', 'itl': 'itl', 'e2e': 'e2e', 'e2el': 'e2e'}
-MIXED_LENGTHS = ('min_input_len', 'max_input_len', 'min_output_len', 'max_output_len')
 # groups of flags that only some kinds read
 ONLY = {
     'workload': ('throughput', 'serve'),
@@ -33,7 +29,7 @@ ONLY = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
+class BenchArgs(RequestArgs):
     """Measure the engine, or a server."""
 
     summary: ClassVar[str] = 'Measure speed on seeded requests: throughput, latency of a batch, a server under load.'
@@ -54,21 +50,6 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
         choices=KINDS,
         positional=True,
     )
-    config_preset: str | None = arg(
-        None,
-        f'in place of a model: the shape of one ({", ".join(PRESETS)}) with random weights and a stand-in tokenizer; '
-        'speed does not depend on the values',
-        group='model',
-        aliases=('preset',),
-        choices=PRESETS,
-    )
-    output: str | None = arg(
-        None,
-        'file for the numbers, a JSON object a line; serve writes every request into it',
-        group='benchmark',
-        aliases=('result_filename',),
-    )
-    seed: int = arg(0, 'of prompts, lengths, arrivals and random weights', group='benchmark')
     repeats: int = arg(
         1, 'runs of each measurement; the median counts', group='benchmark', aliases=('num_iters',), low=1
     )
@@ -79,22 +60,6 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
     top_p: float = arg(1, 'choose among the most likely that make up p', group='benchmark', low=0, high=1)
     top_k: int = arg(-1, 'choose among the k most likely; -1: all', group='benchmark', low=-1)
 
-    workload: list[str] = arg(
-        ['mixed'],
-        'requests: mixed (lengths by the flags below), chat, nano, decode-1, decode-64, prefill, prefix; with -lora '
-        'behind the name (chat-lora), each uses one of --num_adapters in turn. docs/bench.md describes them',
-        group='workload',
-        aliases=('workloads',),
-        choices=WORKLOADS,
-        split=',',
-    )
-    num_prompts: int | None = arg(
-        None, 'requests: the first ones of each workload', group='workload', low=1, shown='64 of mixed, else all'
-    )
-    min_input_len: int = arg(16, 'mixed: shortest prompt in tokens', group='workload', low=1)
-    max_input_len: int = arg(256, 'mixed: longest prompt in tokens', group='workload', low=1)
-    min_output_len: int = arg(16, 'mixed: shortest reply in tokens', group='workload', low=1)
-    max_output_len: int = arg(128, 'mixed: longest reply in tokens', group='workload', low=1)
     num_adapters: int = arg(32, 'random adapters that the -lora workloads use in turn', group='workload', low=1)
     lora_rank: int = arg(16, 'rank of them', group='workload', low=1)
 
@@ -193,15 +158,6 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
             raise UsageError('--top_p must be above 0 and at most 1, not 0: --temperature 0 takes the likeliest token')
         if self.temperature == 0 and (self.top_p != 1 or self.top_k not in (-1, 0)):
             raise UsageError('--top_p and --top_k choose nothing with --temperature 0: give a temperature')
-        for low, high in (MIXED_LENGTHS[:2], MIXED_LENGTHS[2:]):
-            if getattr(self, low) > getattr(self, high):
-                raise UsageError(f'--{low} {getattr(self, low)} is larger than --{high} {getattr(self, high)}')
-        if self.config_preset is not None:
-            if self.base_url is None and (self.model_type or self.model_id_or_path):
-                raise UsageError('--config_preset stands in place of a model: leave out one of them')
-            if self.load_format == 'safetensors':
-                raise UsageError('--config_preset has no weights: leave out --load_format safetensors')
-            object.__setattr__(self, 'load_format', 'dummy')
         self.limits()
         self.rate()
         if self.endpoint == 'chat' and self.prompt_format == 'ids':
@@ -242,6 +198,21 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
         """Whether one of the workloads asks for adapters."""
         return self.kind != 'latency' and any(name.endswith('-lora') for name in self.workload)
 
+    @property
+    def names_model(self) -> bool:
+        return self.base_url is None
+
+    @property
+    def uses_lora(self) -> bool:
+        return self.enable_lora or self.uses_adapters
+
+    @property
+    def serves(self) -> bool:
+        return self.kind == 'serve'
+
+    def random_adapters(self) -> tuple[int, int]:
+        return (self.num_adapters if self.uses_adapters else 0), self.lora_rank
+
     def _only_what_is_read(self) -> None:
         """UsageError for a flag that this kind, or these workloads, would not read."""
         lengths = self.kind == 'latency' or {'mixed', 'mixed-lora'} & set(self.workload)
@@ -277,12 +248,3 @@ class BenchArgs(EngineArgs, NumberArgs, WeightsArgs):
 
 def _default(f: Any) -> Any:
     return f.default_factory() if f.default_factory is not MISSING else f.default
-
-
-def check_file(name: str, given: str | None, kind: str) -> None:
-    if given is None:
-        return
-    path = Path(given).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        why = 'is a folder' if path.is_dir() else f"cannot be written: '{path.parent}' is no folder"
-        raise UsageError(f"--{name} '{given}' {why}: give the name of a {kind} file")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from swiftlite.args.bench import PRESETS, check_file
+from swiftlite.args.bench_requests import PRESETS, check_file
 from swiftlite.args.fields import arg
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError, nearest

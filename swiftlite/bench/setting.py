@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..args.bench import BenchArgs
+from ..args.bench_requests import RequestArgs
 from ..engine.config import EngineConfig, ModelConfig, resolve_model
 from ..errors import UsageError
 from .presets import write_preset
@@ -42,7 +43,7 @@ class Setting:
 
 
 @contextlib.contextmanager
-def setting(args: BenchArgs, tokenizer: bool) -> Iterator[Setting]:
+def setting(args: RequestArgs, tokenizer: bool) -> Iterator[Setting]:
     """The model that the arguments name; what had to be written for it is gone afterwards.
 
     tokenizer: whether texts are read or made, so that a preset needs one.
@@ -55,27 +56,31 @@ def setting(args: BenchArgs, tokenizer: bool) -> Iterator[Setting]:
             source = args.source()
             model, name, revision = source.model_id_or_path, source.name, source.revision
         options = args.engine_options() | {'dtype': args.dtype, 'seed': args.seed, 'revision': revision}
-        options['enable_lora'] = args.enable_lora or args.uses_adapters
+        options['enable_lora'] = args.uses_lora
         config = resolve_model(EngineConfig(model, **options))
-        count = args.num_adapters if args.uses_adapters else 0
         # where a server is started, the GPU is left to it
-        drawn_on = 'cpu' if args.kind == 'serve' else config.device.partition(':')[0]
-        yield Setting(name, model, config, options, Path(folder), count, args.lora_rank, drawn_on)
+        drawn_on = 'cpu' if args.serves else config.device.partition(':')[0]
+        yield Setting(name, model, config, options, Path(folder), *args.random_adapters(), drawn_on)
 
 
 def workloads(args: BenchArgs, config: ModelConfig) -> dict[str, list[Request]]:
     """Name → requests of each workload; UsageError for one with requests that are too long for the model."""
     found = {name: build(args, name, config.vocab_size) for name in dict.fromkeys(args.workload)}
     for name, requests in found.items():
-        longest = max(requests, key=lambda r: len(r.prompt) + r.output_len)
-        if len(longest.prompt) + longest.output_len > config.max_model_len:
-            what = (
-                f'--max_input_len {args.max_input_len} and --max_output_len {args.max_output_len} allow'
-                if name.startswith('mixed')
-                else f'--workload {name} has'
-            )
-            raise UsageError(
-                f'{what} a request of {len(longest.prompt)} + {longest.output_len} tokens, '
-                f"more than the model's {config.max_model_len} tokens"
-            )
+        check_lengths(args, name, requests, config)
     return found
+
+
+def check_lengths(args: RequestArgs, name: str, requests: list[Request], config: ModelConfig) -> None:
+    """UsageError where a request of the workload is too long for the model."""
+    longest = max(requests, key=lambda r: len(r.prompt) + r.output_len)
+    if len(longest.prompt) + longest.output_len > config.max_model_len:
+        what = (
+            f'--max_input_len {args.max_input_len} and --max_output_len {args.max_output_len} allow'
+            if name.startswith('mixed')
+            else f'--workload {name} has'
+        )
+        raise UsageError(
+            f'{what} a request of {len(longest.prompt)} + {longest.output_len} tokens, '
+            f"more than the model's {config.max_model_len} tokens"
+        )

@@ -6,7 +6,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,10 +125,21 @@ def _generate(
         common.clone(max_tokens=r.output_len, seed=args.seed + i if args.temperature else None)
         for i, r in enumerate(requests)
     ]
-    prompts: list[Any] = [{'prompt_token_ids': r.prompt} for r in requests]
     adapters = [None if r.adapter is None else loras[r.adapter] for r in requests]
+    return timed(llm, requests, params, adapters, bar)
+
+
+def timed(
+    llm: LLM,
+    requests: Sequence[Request],
+    params: Sequence[SamplingParams],
+    loras: Sequence[LoRARequest | None],
+    bar: bool,
+) -> float:
+    """Seconds of one `LLM.generate` with all requests."""
+    prompts: list[Any] = [{'prompt_token_ids': r.prompt} for r in requests]
     start = time.perf_counter()
-    outs = llm.generate(prompts, params, use_tqdm=bar, lora_request=adapters)
+    outs = llm.generate(prompts, params, use_tqdm=bar, lora_request=loras)
     seconds = time.perf_counter() - start
     assert [len(o.outputs[0].token_ids) for o in outs] == [r.output_len for r in requests]
     return seconds

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..args.bench import BenchArgs
+    from ..args.bench_requests import RequestArgs
 
 SMALL_VOCAB, VOCAB = 10_000, 50_000  # ids are drawn below these, which every large model has
 FIRST_ID = 10  # special tokens of many models come before it
@@ -117,12 +118,16 @@ def warm_up(requests: Sequence[Request], count: int, vocab_size: int = VOCAB) ->
 def build(args: BenchArgs, name: str, vocab_size: int) -> list[Request]:
     """The requests of a workload by its name on the command line."""
     stem = name.removesuffix('-lora')
-    if stem == 'mixed':
-        lengths = (args.min_input_len, args.max_input_len), (args.min_output_len, args.max_output_len)
-        requests = mixed(args.num_prompts or MIXED_COUNT, *lengths, vocab_size, args.seed)
-    else:
-        requests = named(stem, args.num_prompts, args.seed, vocab_size)
+    requests = bare(args, stem, vocab_size, args.num_prompts)
     return with_adapters(requests, args.num_adapters) if name != stem else requests
+
+
+def bare(args: RequestArgs, name: str, vocab_size: int, count: int | None) -> list[Request]:
+    """The first `count` requests of a workload, all without it; none has an adapter."""
+    if name == 'mixed':
+        lengths = (args.min_input_len, args.max_input_len), (args.min_output_len, args.max_output_len)
+        return mixed(count or MIXED_COUNT, *lengths, vocab_size, args.seed)
+    return named(name, count, args.seed, vocab_size)
 
 
 def as_text(request: Request) -> str:

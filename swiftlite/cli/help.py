@@ -18,8 +18,8 @@ def overview(commands: Mapping[str, str], routes: Mapping[str, Sequence[str]]) -
         'usage: swiftlite COMMAND [--flag value …]',
         '',
     ]
-    lines += _row(commands.items(), 12)
-    lines += ['', 'also:', *_row(((name, ' '.join(words)) for name, words in routes.items()), 12)]
+    lines += _row(commands.items(), 16)
+    lines += ['', 'also:', *_row(((name, ' '.join(words)) for name, words in routes.items()), 16)]
     lines += [
         '',
         'A first try, without any download:',

@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     'app-ui': Command('swiftlite.args.app_ui:AppUiArgs', 'swiftlite.cli.app_ui'),
     'eval': Command('swiftlite.args.eval:EvalArgs', 'swiftlite.cli.eval'),
     'bench': Command('swiftlite.args.bench:BenchArgs', 'swiftlite.cli.bench'),
+    'bench adapters': Command('swiftlite.args.bench_adapters:AdapterBenchArgs', 'swiftlite.cli.bench'),
     'bench train': Command('swiftlite.args.bench_train:TrainBenchArgs', 'swiftlite.cli.bench', distributed=True),
     'models': Command('swiftlite.args.models:ModelsArgs', 'swiftlite.cli.models'),
     'doctor': Command('swiftlite.args.doctor:DoctorArgs', 'swiftlite.cli.doctor'),

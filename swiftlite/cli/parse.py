@@ -42,7 +42,7 @@ class Flag:
         """The default as it would be typed; None where there is none."""
         if self.default in (None, []):
             return None
-        text = ' '.join(self.default) if self.is_list else str(self.default)
+        text = ' '.join(map(str, self.default)) if self.is_list else str(self.default)
         return text.lower() if self.kind is bool else text
 
 

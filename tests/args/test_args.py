@@ -9,6 +9,7 @@ import pytest
 import swiftlite
 from swiftlite.args.app_ui import AppUiArgs
 from swiftlite.args.bench import BenchArgs
+from swiftlite.args.bench_adapters import AdapterBenchArgs
 from swiftlite.args.checkpoint import recover
 from swiftlite.args.deploy import DeployArgs
 from swiftlite.args.doctor import DoctorArgs
@@ -28,6 +29,7 @@ CLASSES = {
     'app-ui': AppUiArgs,
     'eval': EvalArgs,
     'bench': BenchArgs,
+    'bench adapters': AdapterBenchArgs,
     'models': ModelsArgs,
     'doctor': DoctorArgs,
 }
@@ -37,6 +39,7 @@ READ_BY = {
     'adapters': {'lora_modules'},
     'limits': {'goodput'},
     'rate': {'request_rate'},
+    'uses_lora': {'enable_lora'},
     'engine_options': {f.name for f in fields(EngineArgs)},
     'recover': {'load_args_from_ckpt_dir', 'load_dataset_config'},
     # settled when they are checked
@@ -69,6 +72,7 @@ def test_no_flag_has_two_meanings(command):
         ('infer', 'infer'),
         ('deploy', 'serve'),
         ('bench', 'bench'),
+        ('bench adapters', 'bench'),
         ('app-ui', 'ui'),
         ('eval', 'eval'),
     ],

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from swiftlite.args.bench import NAMED as NAMES
-from swiftlite.args.bench import PRESETS as PRESET_NAMES
+from swiftlite.args.bench_requests import NAMED as NAMES
+from swiftlite.args.bench_requests import PRESETS as PRESET_NAMES
 from swiftlite.bench.floors import Device, common_head, floor_seconds
 from swiftlite.bench.presets import PRESETS, write_preset
 from swiftlite.bench.workload import NAMED, WORDS, Request, as_text, mixed, named, other_ids, warm_up, with_adapters

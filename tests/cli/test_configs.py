@@ -49,7 +49,8 @@ def beside(tmp_path, monkeypatch):
 
 
 def test_there_is_one_for_every_command_that_runs_a_model():
-    assert {command_of(config) for config in CONFIGS} == set(COMMANDS) - {'models', 'doctor', 'bench train'}
+    without = {'models', 'doctor', 'bench adapters', 'bench train'}
+    assert {command_of(config) for config in CONFIGS} == set(COMMANDS) - without
     assert {config.stem for config in CONFIGS if config not in SFT} == {*SMALL, *SERVERS, 'export-merge'}
     assert LESS.keys() <= {config.stem for config in SFT}
     listed = re.findall(r'\[([\w/-]+\.yaml)\]\(\1\)', (ROOT / 'configs' / 'README.md').read_text(encoding='utf-8'))
