@@ -26,6 +26,9 @@ class AdapterBenchArgs(RequestArgs):
         'swiftlite bench adapters --config_preset qwen2.5-7b --num_adapters 8 --latency_requests 0 --num_loads 1000',
     )
 
+    output: str | None = arg(
+        None, 'file for the numbers, a JSON object a line', group='benchmark', aliases=('result_filename',)
+    )
     workload: list[str] = arg(
         ['mixed'],
         'requests, one of mixed (lengths by the flags below), chat, nano, decode-1, decode-64, prefill, prefix; '
@@ -36,9 +39,10 @@ class AdapterBenchArgs(RequestArgs):
 
     num_adapters: list[int] = arg(
         [1, 8, 32],
-        'how many adapters there are, each number measured by itself; the base, with room for them, always comes first',
+        'how many adapters there are, each number measured by itself; the base (0), with room for them, always comes '
+        'first',
         group='adapters',
-        low=1,
+        low=0,
         split=',',
     )
     lora_rank: list[int] = arg(
@@ -119,7 +123,7 @@ class AdapterBenchArgs(RequestArgs):
             raise UsageError(f"--adapter_dir '{self.adapter_dir}' is no folder")
         for name, kind in (('output', 'json'), ('plot', 'png')):
             check_file(name, getattr(self, name), kind)
-        self.fill('max_loras', min(max(self.num_adapters), MOST_ON_DEVICE))
+        self.fill('max_loras', min(max(1, *self.num_adapters), MOST_ON_DEVICE))
         self.fill('max_lora_rank', max(self.lora_rank))
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
             raise UsageError(f'--max_cpu_loras {self.max_cpu_loras} is below --max_loras {self.max_loras}')

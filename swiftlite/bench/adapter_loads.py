@@ -19,18 +19,22 @@ NUM_LOADED = 12  # adapters that come and go
 RUNNING = 64  # sequences beside which they do
 ALONE, BEFORE = 300, 50  # steps without them, and steps before anything is timed
 ROUNDS = 4  # times that all are read and uploaded
-AFTER_UPLOAD = 12  # steps for each
+AFTER_REQUEST = 12  # steps
 ASK_EVERY = 50  # loads
 
 
 def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: int) -> dict[str, Any]:
-    """Step times while adapters are read and uploaded; memory before and after `count` loads and unloads."""
+    """Step times while adapters are read and uploaded; memory before and after `count` loads and unloads.
+
+    adapters: as many as fit on the device together, at most.
+    """
     steps = Steps(engine, vocab)
     for lora in adapters:
         engine.remove_lora(lora.lora_int_id)
     try:
         steps.take(BEFORE)
-        alone, reading, uploading = steps.take(ALONE), list[float](), list[float]()
+        alone = steps.take(ALONE)
+        reading, uploading, there = list[float](), list[float](), list[float]()
         seconds, uploads = 0.0, engine.stats()['adapter_uploads']
         for _ in range(ROUNDS):
             done: list[str | None] = []
@@ -40,9 +44,10 @@ def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: in
             while len(done) < len(adapters):
                 reading += steps.take(1)
             seconds += time.perf_counter() - start
-            for lora in adapters:
-                steps.ask(lora)
-                uploading += steps.take(AFTER_UPLOAD)
+            for found in (uploading, there):  # the same requests once more, when nothing has to be uploaded
+                for lora in adapters:
+                    steps.ask(lora)
+                    found += steps.take(AFTER_REQUEST)
             for lora in adapters:
                 engine.remove_lora(lora.lora_int_id)
     finally:
@@ -70,6 +75,7 @@ def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: in
         'step_ms_alone': spread(alone),
         'step_ms_while_read': spread(reading),
         'step_ms_with_uploads': spread(uploading),
+        'step_ms_without_uploads': spread(there),
         'seconds_per_read_beside': round(seconds / ROUNDS / len(adapters), 6),
     }
 
@@ -82,7 +88,8 @@ def show_loads(found: dict[str, Any]) -> None:
     names = {
         'alone': 'step_ms_alone',
         'while adapters are read': 'step_ms_while_read',
-        'with uploads': 'step_ms_with_uploads',
+        'requests with uploads': 'step_ms_with_uploads',
+        'requests without': 'step_ms_without_uploads',
     }
     show_spreads({f'steps of {found["running"]}, {name}': found[key] for name, key in names.items()})
 

@@ -124,8 +124,8 @@ def plot(path: str, points: Sequence[Point], model: str) -> None:
     line = passes['warm'] or passes['cold']
     for part, said in PARTS.items():
         _line(memory, [p for p in line if p.memory[part] is not None], lambda p, part=part: p.memory[part], said)
-    for axes in (first, memory):
-        axes.set_ylim(bottom=0)
+    first.set_ylim(bottom=0)
+    memory.set_yscale('log')  # the KV cache takes most of a GPU
     speed.set_ylim(0, 1.1 * max(base.seconds / p.seconds for p in points))
     for axes, text in ((speed, 'throughput, share of base'), (first, 'time to first token, ms'), (memory, 'GiB')):
         axes.set(title=text, xlabel='adapters', xscale='log')

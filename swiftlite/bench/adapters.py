@@ -31,7 +31,7 @@ def run(args: AdapterBenchArgs) -> int:
     """Measure, print tables and JSON lines; returns the exit status, 130 after Ctrl-C."""
     if args.plot is not None:
         check_plot()
-    count = max(*args.num_adapters, NUM_LOADED if args.num_loads else 1)
+    count = max(1, *args.num_adapters, NUM_LOADED if args.num_loads else 0)
     status, points = 0, list[Point]()
     with setting(args, tokenizer=False) as what:
         work = _work(args, what)
@@ -93,10 +93,11 @@ def _points(
     try:
         bench.compile()
         yield bench.base('base')
-        for count in dict.fromkeys(args.num_adapters):
+        for count in dict.fromkeys(filter(None, args.num_adapters)):
             yield from bench.adapted(count)
         if args.num_loads:
-            found = loads(bench.llm.engine, adapters[:NUM_LOADED], args.num_loads, what.config.vocab_size)
+            some = adapters[: min(NUM_LOADED, args.max_loras)]
+            found = loads(bench.llm.engine, some, args.num_loads, what.config.vocab_size)
             show_loads(found)
             lines.add({'kind': 'adapter_loads'} | found | shared)
     finally:

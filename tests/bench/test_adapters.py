@@ -55,7 +55,7 @@ def test_adapters_in_turn_are_warm(tmp_path, base, capsys):
 
 
 def test_drawn_adapters_are_cold_then_warm(tmp_path, base):
-    words = '--num_adapters 2 5 --adapter_choice zipf --lora_rank 4 --max_loras 2 --latency_requests 0'
+    words = '--num_adapters 0 2 5 --adapter_choice zipf --lora_rank 4 --max_loras 2 --latency_requests 0'
     _, *lines = measured(tmp_path, base, words)
     assert [(line['adapters'], line['pass']) for line in lines] == [(2, 'cold'), (2, 'warm'), (5, 'cold'), (5, 'warm')]
     for line in lines:
@@ -67,11 +67,11 @@ def test_drawn_adapters_are_cold_then_warm(tmp_path, base):
 
 
 def test_loads_and_unloads(tmp_path, base):
-    words = '--num_adapters 1 --lora_rank 4 --latency_requests 0 --num_loads 5'
+    words = '--num_adapters 0 --max_loras 2 --lora_rank 4 --latency_requests 0 --num_loads 5'
     found = measured(tmp_path, base, words)[-1]
     assert (found['kind'], found['loads'], found['running']) == ('adapter_loads', 5, 3)
     assert found['reads'] == found['uploads'] == 4
-    for name in ('step_ms_alone', 'step_ms_while_read', 'step_ms_with_uploads'):
+    for name in ('step_ms_alone', 'step_ms_while_read', 'step_ms_with_uploads', 'step_ms_without_uploads'):
         assert 0 < found[name]['p50'] <= found[name]['p99'] <= found[name]['max']
     before, after = found['memory_before'], found['memory_after']
     assert before['copies_gib'] == after['copies_gib'] > 0 and after['rss_gib'] > 0
@@ -137,7 +137,7 @@ def test_ctrl_c_prints_what_was_finished(base, monkeypatch, capsys):
         ('--workload chat --max_input_len 20', '--max_input_len is about --workload mixed'),
         ('--workload chat', '--workload chat has a request of'),
         ('--workload chat-lora', "did you mean 'chat'"),
-        ('--num_adapters 0', '--num_adapters must be at least 1, not 0'),
+        ('--num_adapters 4 -1', '--num_adapters must be at least 0, not -1'),
         ('--lora_rank 8 16 --max_lora_rank 8', '--lora_rank 16 is above --max_lora_rank 8'),
         ('--adapter_choice zip', "did you mean 'zipf'"),
         ('--max_cpu_loras 2', '--max_cpu_loras 2 is below --max_loras 32'),
@@ -156,5 +156,5 @@ def test_numbers_of_adapters_size_the_engine():
     args = AdapterBenchArgs(model_type='tiny-chat', num_adapters=[3, 500], lora_rank=[4, 16, 8])
     assert (args.engine_options()['max_loras'], args.engine_options()['max_lora_rank']) == (128, 16)
     assert AdapterBenchArgs(model_type='tiny-chat', num_adapters=[3, 2]).max_loras == 3
-    with pytest.raises(UsageError, match='--num_adapters must be at least 1'):
+    with pytest.raises(UsageError, match='--num_adapters must be at least 0'):
         AdapterBenchArgs(model_type='tiny-chat', num_adapters=[-1])
