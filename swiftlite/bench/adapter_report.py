@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,37 +99,43 @@ def _show(points: Sequence[Point], headers: Sequence[str], rows: Sequence[Sequen
     show(['adapters', 'pass', *headers], named, texts=2)
 
 
-def plot(path: str, points: Sequence[Point], model: str) -> None:
-    """Throughput, time to first token and memory against the number of adapters, side by side."""
+def plot(path: str, results: Sequence[dict[str, Any]]) -> None:
+    """Throughput, time to first token and memory against the number of adapters, side by side.
+
+    results: lines of --output, too.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    base = points[0]
-    passes = {
-        name: sorted((p for p in points if p.name == name), key=lambda p: p.adapters) for name in ('cold', 'warm')
-    }
+    results = [r for r in results if r['kind'] == 'adapters']
     figure = Figure(figsize=(14, 4.2), layout='constrained')
     FigureCanvasAgg(figure)
-    figure.suptitle(model)
+    figure.suptitle(f'{results[0]["model"]}, LoRA of rank {", ".join(map(str, results[0]["lora_rank"]))}')
     speed, first, memory = figure.subplots(1, 3)
-    for p in points:
-        if not p.adapters:
-            speed.axhline(base.seconds / p.seconds, linestyle=':', color='gray' if p is base else 'C3', label=p.name)
-            for point in (50, 99) if p is base and p.load else ():
-                first.axhline(_at(point)(p), linestyle=':', color=f'C{point == 99:d}', label=f'{p.name}, p{point}')
-    for name, line in passes.items():
-        _line(speed, line, lambda p: base.seconds / p.seconds, name)
-        for point in (50, 99):
-            _line(first, [p for p in line if p.load], _at(point), f'{name}, p{point}', color=f'C{point == 99:d}')
-    line = passes['warm'] or passes['cold']
-    for part, said in PARTS.items():
-        _line(memory, [p for p in line if p.memory[part] is not None], lambda p, part=part: p.memory[part], said)
+    for r in results:
+        if not r['adapters']:
+            speed.axhline(
+                r['share_of_base'], linestyle=':', color='gray' if r['pass'] == 'base' else 'C3', label=r['pass']
+            )
+    for color, point in enumerate(('p50', 'p99')):
+        if 'ttft_ms' in results[0]:
+            first.axhline(results[0]['ttft_ms'][point], linestyle=':', color=f'C{color}', label=f'base, {point}')
+    for name in ('cold', 'warm'):
+        line = sorted((r for r in results if r['pass'] == name), key=lambda r: r['adapters'])
+        _line(speed, line, [r['share_of_base'] for r in line], name)
+        timed = [r for r in line if 'ttft_ms' in r]
+        for color, point in enumerate(('p50', 'p99')):
+            _line(first, timed, [r['ttft_ms'][point] for r in timed], f'{name}, {point}', color=f'C{color}')
+    warm = sorted((r for r in results if r['pass'] == 'warm'), key=lambda r: r['adapters'])
+    for part, text in PARTS.items():
+        known = [r for r in warm if r[part] is not None]
+        _line(memory, known, [r[part] for r in known], text)
     first.set_ylim(bottom=0)
     memory.set_yscale('log')  # the KV cache takes most of a GPU
-    speed.set_ylim(0, 1.1 * max(base.seconds / p.seconds for p in points))
+    speed.set_ylim(0, 1.1 * max(r['share_of_base'] for r in results))
+    counts = sorted({r['adapters'] for r in results if r['adapters']})
     for axes, text in ((speed, 'throughput, share of base'), (first, 'time to first token, ms'), (memory, 'GiB')):
         axes.set(title=text, xlabel='adapters', xscale='log')
-        counts = sorted({p.adapters for p in points if p.adapters})
         axes.set_xticks(counts, [f'{count:,}' for count in counts])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
@@ -138,13 +144,9 @@ def plot(path: str, points: Sequence[Point], model: str) -> None:
     figure.savefig(Path(path).expanduser(), dpi=120)
 
 
-def _line(axes: Any, points: Sequence[Point], value: Callable[..., Any], label: str, **style: Any) -> None:
-    if points:
-        axes.plot([p.adapters for p in points], [value(p) for p in points], marker='o', label=label, **style)
-
-
-def _at(point: int) -> Callable[[Point], float]:
-    return lambda p: percentile(p.first_tokens, point) * 1e3
+def _line(axes: Any, results: Sequence[dict[str, Any]], values: Sequence[float], label: str, **style: Any) -> None:
+    if results:
+        axes.plot([r['adapters'] for r in results], values, marker='o', label=label, **style)
 
 
 def _ms(seconds: Sequence[float], point: float) -> str:

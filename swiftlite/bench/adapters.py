@@ -32,7 +32,7 @@ def run(args: AdapterBenchArgs) -> int:
     if args.plot is not None:
         check_plot()
     count = max(1, *args.num_adapters, NUM_LOADED if args.num_loads else 0)
-    status, points = 0, list[Point]()
+    status, points, results = 0, list[Point](), list[dict[str, Any]]()
     with setting(args, tokenizer=False) as what:
         work = _work(args, what)
         with adapter_folders(args, what, count) as adapters:
@@ -41,7 +41,8 @@ def run(args: AdapterBenchArgs) -> int:
                 for point in _points(args, what, work, adapters, lines, shared):
                     points.append(point)
                     print(said(point), flush=True)
-                    lines.add(result(point, points[0], work.requests) | shared)
+                    results.append(result(point, points[0], work.requests) | shared)
+                    lines.add(results[-1])
             except KeyboardInterrupt:
                 which = 'these are the measurements that were finished' if points else 'no measurement was finished'
                 print(f'stopped: {which}', file=sys.stderr)
@@ -49,7 +50,7 @@ def run(args: AdapterBenchArgs) -> int:
     if points:
         table(points)
         if args.plot is not None:
-            plot(args.plot, points, what.name)
+            plot(args.plot, results)
     return status
 
 
