@@ -120,7 +120,7 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
 
     def _check_shares(self) -> None:
         """Refuse tuners that need whole weights in each process where they are shared out."""
-        deepspeed = self.deepspeed not in (None, 'zero1', 'zero2', 'zero2_offload')
+        deepspeed = self.deepspeed not in (None, 'zero0', 'zero1', 'zero2', 'zero2_offload')
         if self.quantization_bit and (self.fsdp or deepspeed):
             raise UsageError(
                 '--quantization_bit 4 needs the whole model in each process: leave out --fsdp and --deepspeed, or '

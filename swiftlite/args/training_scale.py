@@ -14,7 +14,7 @@ FSDP = {
     'true': 'full_shard',
     'auto_wrap': 'auto_wrap',
 }
-ZERO = ('zero1', 'zero2', 'zero3', 'zero2_offload', 'zero3_offload')
+ZERO = ('zero0', 'zero1', 'zero2', 'zero3', 'zero2_offload', 'zero3_offload')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from transformers.trainer_callback import ExportableState
 
 from swiftlite.checkpoint.native import share
 from swiftlite.errors import UsageError
+from swiftlite.train.deepspeed import stage_of
 from swiftlite.train.output import PART, STATE_FILE, write_args
 from swiftlite.train.ranks import say
 from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights, shares
@@ -135,7 +136,10 @@ class Checkpoints(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if not self.is_fsdp_enabled:
-            super().save_model(output_dir, _internal_call)
+            if self.is_deepspeed_enabled and stage_of(self.accelerator.deepspeed_plugin.hf_ds_config.config) < 3:
+                self._save(output_dir)  # the weights are whole; DeepSpeed's copies of them would untie tied ones
+            else:
+                super().save_model(output_dir, _internal_call)
             return
         named: Any = self.model.named_parameters(remove_duplicate=False)
         if self.save_dtype is None:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swiftlite.args.sft import SftArgs
+from swiftlite.train.deepspeed import spread
 from swiftlite.train.memory import (
     available_memory,
     decoder_layers,
@@ -48,7 +49,10 @@ class Rehearsal(TrainerCallback):
         model = trainer.model
         shards = trainer.args.world_size if trainer.is_fsdp_enabled else 1
         needs = estimate(model, self._tokens(), dtype, shards)
-        if trainer.args.world_size > 1 and shards == 1:
+        if trainer.is_deepspeed_enabled:
+            config = trainer.accelerator.deepspeed_plugin.hf_ds_config.config
+            needs = spread(needs, model, config, dtype, trainer.args.world_size)
+        elif trainer.args.world_size > 1 and shards == 1:
             needs = replace(needs, gradients=2 * needs.gradients)  # those on their way to the other processes
         self.available = available_memory(self.device) + (needs.weights if self.device.type == 'cpu' else 0)
         if args.gradient_checkpointing is not None:

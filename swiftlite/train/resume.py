@@ -80,8 +80,24 @@ def check_resume(args: SftArgs, name: str, identity: str) -> Resume | None:
             shown = ' '.join(saved[field]) if isinstance(saved[field], list) else saved[field]
             raise UsageError(f"--resume_from_checkpoint '{given}' was trained with --{field} {shown}")
     check_readable(path, args)
+    if not args.resume_only_model:
+        check_shares(path, saved.get('deepspeed'), args)
     here = Path(args.output_dir).expanduser().resolve() in (path.resolve(), path.resolve().parent)
     return Resume(path, (given.lower() in NEWEST or here) and not args.resume_only_model)
+
+
+def check_shares(checkpoint: Path, before: str | None, args: SftArgs) -> None:
+    """Raise UsageError where the optimizer's state is in shares of DeepSpeed that do not fit, or is not."""
+    given, weights = args.resume_from_checkpoint, '; --resume_only_model true takes the weights and starts anew'
+    if args.deepspeed != before:
+        how = f'with --deepspeed {before}' if before else 'without --deepspeed'
+        raise UsageError(f"--resume_from_checkpoint '{given}' was trained {how}: go on so{weights}")
+    states = {path.name for path in checkpoint.glob('global_step*/*zero_pp_rank_*_optim_states.pt')}
+    if states and len(states) != world_size():
+        raise UsageError(
+            f"--resume_from_checkpoint '{given}' holds DeepSpeed's states of {len(states)} processes: set "
+            f'NPROC_PER_NODE={len(states)}{weights}'
+        )
 
 
 def newest(args: SftArgs, name: str) -> Path | None:
@@ -171,9 +187,11 @@ def trim_log(file: Path, step: int) -> None:
 
 def check_readable(checkpoint: Path, args: SftArgs) -> None:
     """Raise SwiftliteError if a file that training goes on from is missing or cut off; reads no whole file."""
-    if not any(any(checkpoint.glob(name)) for name in WEIGHTS) and not args.deepspeed:
+    if not any(any(checkpoint.glob(name)) for name in WEIGHTS):
         raise SwiftliteError(f'{checkpoint} has no weights: training goes on from a whole checkpoint only')
-    for name in () if args.resume_only_model or args.deepspeed else ('optimizer.pt', 'scheduler.pt'):
+    shared = (checkpoint / 'latest').is_file()  # by DeepSpeed
+    states = ('latest', 'scheduler.pt') if shared else ('optimizer.pt', 'scheduler.pt')
+    for name in () if args.resume_only_model else states:
         if not (checkpoint / name).is_file():
             raise SwiftliteError(f'{checkpoint} has no {name}: training goes on from a whole checkpoint only')
     for file in sorted(checkpoint.iterdir()):

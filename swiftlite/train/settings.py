@@ -116,8 +116,6 @@ def sharing(args: SftArgs, dtype: torch.dtype) -> dict[str, Any]:
         return {}
     if world_size() == 1:
         raise UsageError(f'{chosen} shares weights out to several processes: set NPROC_PER_NODE=2, or leave it out')
-    if args.quantization_bit:
-        raise UsageError(f'{chosen} cannot share 4-bit weights out: leave it out, each process then holds a copy')
     if args.deepspeed:
         return {'deepspeed': deepspeed_config(args.deepspeed, dtype)}
     return {

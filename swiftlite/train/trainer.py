@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE
 from swiftlite.train.checkpoints import Checkpoints
 from swiftlite.train.collate import BatchSampler
+from swiftlite.train.deepspeed import share_parameters, stage_of
 from swiftlite.train.packing import Rows
 from swiftlite.train.sharded import share_weights
 from swiftlite.train.shares import Order, Shares
 from swiftlite.train.stream import EncodedStream, StreamLoader
-from swiftlite.train.tuners import parameter_groups
+from swiftlite.train.tuners import parameter_groups, restore
 
 COUNTS = ('correct', 'trained', 'tokens')
 BATCHES_TOGETHER = 50  # of similar rows, with --group_by_length
@@ -73,6 +75,20 @@ class SftTrainer(Checkpoints):
         if self.args.fsdp:
             share_weights(self.accelerator, self.args)
             self.is_fsdp_enabled = True
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        if self.is_deepspeed_enabled:
+            self._prepare_deepspeed(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _prepare_deepspeed(self, checkpoint: str | None) -> None:
+        """What DeepSpeed's own engine leaves out: it loads what is trained, and puts all weights on each device."""
+        config = self.accelerator.deepspeed_plugin.hf_ds_config.config
+        if checkpoint is not None and hasattr(self.model, 'adapter_start'):
+            restore(self.model, Path(checkpoint))
+        if stage_of(config) == 3:
+            half = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
+            share_parameters(self.model, config, half, self.args.device)
 
     def get_train_dataloader(self) -> Any:
         if isinstance(self.train_dataset, EncodedStream):

@@ -1,7 +1,10 @@
 """A tiny random checkpoint with tiny-chat's tokenizer, and a run of sft on it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import swiftlite
 from swiftlite.args.sft import SftArgs
 from tests.tiny import tiny_qwen2
 
+ROOT = Path(__file__).parents[2]
 ASSETS = Path(swiftlite.__file__).parent / 'assets'
 FACTS = [
     ('What is the capital of Zubria?', 'The capital of Zubria is Melk.'),
@@ -72,5 +76,32 @@ def sft(checkpoint, data, tmp_path, monkeypatch):
         if flags.get('sft_type') != 'full':
             settings['lora_dropout'] = 0.0
         return run(SftArgs(**{**settings, **flags}))
+
+    return start
+
+
+@pytest.fixture
+def two(checkpoint, data, tmp_path):
+    """Run sft in two processes of 4 rows each; returns the folder of its last checkpoint, and what it said."""
+
+    def start(name, **flags):
+        out = tmp_path / name
+        flags = {'model': checkpoint, 'template_type': 'tiny-chat', 'dataset': data, 'batch_size': 4, 'dtype': 'fp32',
+                 'gradient_accumulation_steps': 1, 'dataset_test_ratio': 0, 'report_to': 'none', 'output_dir': out,
+                 'add_output_dir_suffix': False, **flags}  # fmt: skip
+        words = []
+        for flag, value in flags.items():
+            words += [f'--{flag}', *map(str, value if isinstance(value, list) else [value])]
+        env = {
+            **os.environ,
+            'NPROC_PER_NODE': '2',
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+            'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'kernels')]),
+        }
+        command = [sys.executable, '-m', 'swiftlite', 'sft', *words]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return out / 'checkpoint-3', done.stdout
 
     return start

@@ -1,9 +1,6 @@
 """Two processes compute what one does, with a copy of the weights each or with shares of them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,41 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from swiftlite.errors import UsageError
-from swiftlite.train import deepspeed
-from swiftlite.train.deepspeed import deepspeed_config
 
-ROOT = Path(__file__).parents[2]
 # 22 rows: two global batches of 8 rows and one of 6. AdamW divides by gradients that are rounded; epsilon tames that
 SAME = {'learning_rate': 1e-3, 'adam_epsilon': 1e-2, 'save_steps': 1, 'save_total_limit': 9, 'logging_steps': 1}
 LORA = {'lora_dropout': 0.0, 'lora_target_modules': ['ALL'], **SAME}
 FULL = {'sft_type': 'full', **SAME}
-
-
-@pytest.fixture
-def two(checkpoint, data, tmp_path):
-    """Run sft in two processes of 4 rows each; returns the folder of its last checkpoint, and what it said."""
-
-    def start(name, **flags):
-        out = tmp_path / name
-        flags = {'model': checkpoint, 'template_type': 'tiny-chat', 'dataset': data, 'batch_size': 4, 'dtype': 'fp32',
-                 'gradient_accumulation_steps': 1, 'dataset_test_ratio': 0, 'report_to': 'none', 'output_dir': out,
-                 'add_output_dir_suffix': False, **flags}  # fmt: skip
-        words = []
-        for flag, value in flags.items():
-            words += [f'--{flag}', *map(str, value if isinstance(value, list) else [value])]
-        env = {
-            **os.environ,
-            'NPROC_PER_NODE': '2',
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-            'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'kernels')]),
-        }
-        command = [sys.executable, '-m', 'swiftlite', 'sft', *words]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return out / 'checkpoint-3', done.stdout
-
-    return start
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -127,19 +94,3 @@ def test_what_cannot_be_shared_out_is_one_sentence(sft, monkeypatch, flags, says
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(UsageError, match=says):
         sft(**flags)
-
-
-def test_deepspeed_is_an_extra(monkeypatch, tmp_path):
-    with pytest.raises(UsageError, match=r"--deepspeed needs DeepSpeed: pip install 'swiftlite\[deepspeed\]'"):
-        deepspeed_config('zero2', torch.bfloat16)
-    monkeypatch.setattr(deepspeed, 'find_spec', lambda name: name)
-    config = deepspeed_config('zero3_offload', torch.bfloat16)
-    assert config['zero_optimization']['stage'] == 3 and config['bf16']['enabled']
-    assert config['zero_optimization']['offload_param']['device'] == 'cpu'
-    file = tmp_path / 'own.json'
-    file.write_text('{"zero_optimization": {"stage": 1}}')
-    assert deepspeed_config(str(file), torch.bfloat16) == {'zero_optimization': {'stage': 1}}
-    for text in ('[1]', '{'):
-        file.write_text(text)
-        with pytest.raises(UsageError, match='JSON'):
-            deepspeed_config(str(file), torch.bfloat16)
