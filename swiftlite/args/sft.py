@@ -126,11 +126,6 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
                 '--quantization_bit 4 needs the whole model in each process: leave out --fsdp and --deepspeed, or '
                 'give zero1 or zero2'
             )
-        if self.alters_base() and deepspeed:
-            raise UsageError(
-                f'--init_lora_weights {self.init_lora_weights} takes its start from whole weights: leave out '
-                '--deepspeed, or give zero1 or zero2'
-            )
         copied = [name for name in ('modules_to_save', 'new_special_tokens') if getattr(self, name)]
         if copied and self.sft_type == 'lora' and (self.fsdp or deepspeed):
             raise UsageError(
@@ -149,6 +144,11 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
         ):
             if getattr(self, name) is other:
                 raise UsageError(f'--packing true and --{name} {str(other).lower()} exclude each other: {why}')
+        if self.packing_length is not None and (self.max_length or 0) > self.packing_length:
+            raise UsageError(
+                f'--packing_length {self.packing_length} is below --max_length {self.max_length}, and packs hold whole '
+                f'rows: give --max_length {self.packing_length}, or packs of {self.max_length}'
+            )
         self.fill('packing_length', self.max_length)
         if self.packing_length is None:
             raise UsageError('--packing true with --max_length -1 needs --packing_length, the tokens of a pack')

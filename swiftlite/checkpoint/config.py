@@ -43,6 +43,18 @@ def raw_config(path: str | Path) -> dict:
     return read_json(folder / 'config.json')
 
 
+def positions(config: dict) -> int | None:
+    """Positions that a native config was trained for, stretched as its rope_scaling says; None where it is silent."""
+    most = config.get('max_position_embeddings')
+    scaling = config.get('rope_scaling') or {}
+    factor = scaling.get('factor')
+    if (
+        most and factor and scaling.get('rope_type') in ('linear', 'dynamic', 'yarn')
+    ):  # others name the stretched number
+        most = max(most, int((scaling.get('original_max_position_embeddings') or most) * factor))
+    return most
+
+
 def generation_config(path: str | Path) -> dict:
     """`generation_config.json` of a checkpoint folder, {} if there is none."""
     file = Path(path) / 'generation_config.json'

@@ -132,7 +132,7 @@ class EarlyStop(EarlyStoppingCallback):
         """Count on where the checkpoint that training goes on from left off."""
         super().on_train_begin(args, state, control, **kwargs)
         before = state.stateful_callbacks.get(type(self).__name__)
-        if isinstance(before, dict):
+        if isinstance(before, dict) and state.best_metric is not None:
             self.early_stopping_patience_counter = before['attributes']['early_stopping_patience_counter']
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:

@@ -16,7 +16,6 @@ from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState
 
 from swiftlite.checkpoint.native import share
-from swiftlite.errors import UsageError
 from swiftlite.train.deepspeed import stage_of
 from swiftlite.train.output import PART, STATE_FILE, write_args
 from swiftlite.train.ranks import say
@@ -61,6 +60,7 @@ class Checkpoints(Trainer):
         super().__init__(*args, **kwargs)
         self.tokenizer, self.save_dtype, self.record = tokenizer, save_dtype, record
         self.gone_on_from: Path | None = None
+        self.best_anew = False  # the best so far was measured on other rows
         self.add_callback(GoesOn(self))
 
     def progress(self) -> dict[str, float]:
@@ -185,11 +185,8 @@ class Checkpoints(Trainer):
         folder = Path(resume_from_checkpoint)
         network = self.accelerator.unwrap_model(self.model)
         if hasattr(network, 'adapter_start'):
-            if self.is_fsdp_enabled and self.is_in_train:
-                raise UsageError(
-                    'an adapter that began in the weights (--init_lora_weights) goes on without --fsdp only'
-                )
-            restore(network, folder)
+            if not (self.is_fsdp_enabled and self.is_in_train):  # done while the weights were whole
+                restore(network, folder)
             return
         parameters: Any = dict(network.named_parameters())
         if isinstance(network, PeftModel):
@@ -223,6 +220,8 @@ class GoesOn(TrainerCallback):
         state.compute_steps(
             args, state.max_steps
         )  # of these arguments, not of those that the checkpoint was written by
+        if self.trainer.best_anew:
+            state.best_model_checkpoint = state.best_metric = None
         if self.trainer.is_fsdp_enabled:
             say(shares(self.trainer.model))
         if args.world_size > 1:

@@ -77,6 +77,25 @@ def extent(data: Rows | EncodedStream, args: SftArgs) -> tuple[int, int]:
     return len(data), int(data.lengths.max())
 
 
+def beyond(data: Rows | EncodedStream, args: SftArgs, limit: int | None) -> str | None:
+    """What is said of rows that are longer than the `limit` positions of the model, or in a stream may be."""
+    if limit is None:
+        return None
+    within = f'--max_length {limit} keeps what is said within them'
+    if isinstance(data, EncodedStream):
+        if args.max_length is not None and args.max_length <= limit:
+            return None
+        given = 'without --max_length' if args.max_length is None else f'--max_length {args.max_length}'
+        return f'note: {given} rows may be longer than the {limit} positions of the model; {within}'
+    lengths = getattr(data, 'rows', data).lengths
+    if not (over := int((lengths > limit).sum())):
+        return None
+    return (
+        f'warning: {over} rows are longer than the {limit} positions of the model, up to {lengths.max()} tokens: it '
+        f'never saw so many, and is not served with more; {within}'
+    )
+
+
 def _streamed(args: SftArgs, template: Template, base: str) -> tuple[EncodedStream, EncodedRows | None]:
     """Raises SwiftliteError where the stream has no row to train on."""
     next(iter(EncodedStream(args, template, rank())))

@@ -1,7 +1,7 @@
 """Conversations encoded for training, and what became of every row."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.forked import forked
 
 NO_TARGET = 'no token to learn from'
+EMPTY = 'an empty answer: its end alone is learnt'
 MANY_DROPPED = 0.1  # share of the rows above which a warning is printed
 
 
@@ -41,12 +42,14 @@ class EncodeReport:
     percentiles: dict[str, int]  # of the kept rows' lengths in tokens
     longest: int  # tokens of the longest row before anything was dropped or cut
     drops: Drops
+    noted: Drops = field(default_factory=Drops)  # rows that are kept and yet may not be meant
 
     def lines(self, title: str) -> list[str]:
         """The lines printed before training."""
         dropped = self.drops.total
         lines = [f'{title}: {self.kept} rows kept, {dropped} dropped, {self.truncated} truncated']
         lines += [f'  dropped {line}' for line in self.drops.lines()]
+        lines += [f'  kept {line}' for line in self.noted.lines()]
         if dropped > MANY_DROPPED * (self.kept + dropped):
             lines.append(f'  warning: {dropped / (self.kept + dropped):.0%} of the rows were dropped')
         if self.kept:
@@ -62,8 +65,11 @@ class EncodeReport:
     @classmethod
     def of(cls, record: dict[str, Any]) -> 'EncodeReport':
         """What `record` gave. TypeError, KeyError or ValueError for what it did not."""
-        reasons = {name: (int(count), str(first)) for name, (count, first) in record['drops']['reasons'].items()}
-        return cls(**{**record, 'drops': Drops(reasons)})
+        counts = {
+            part: Drops({name: (int(count), str(first)) for name, (count, first) in record[part]['reasons'].items()})
+            for part in ('drops', 'noted')
+        }
+        return cls(**{**record, **counts})
 
 
 def encode_rows(
@@ -87,10 +93,12 @@ def encode_rows(
     starts = range(0, len(rows), size)
     jobs = [partial(_encode, rows[start : start + size], template, options) for start in starts]
     parts = forked(jobs, progress or _ignore) if len(jobs) > 1 else [job(progress or _ignore) for job in jobs]
+    noted = Drops()
     for part in parts:
         if drops.strict and part.bad is not None:
             drops.add(*part.bad)
         drops.merge(part.drops)
+        noted.merge(part.noted)
     data = EncodedRows.join([part.data for part in parts])
     places = [part.places + start for part, start in zip(parts, starts, strict=True)]
     report = EncodeReport(
@@ -100,6 +108,7 @@ def encode_rows(
         percentiles=_percentiles(data.lengths),
         longest=max((part.longest for part in parts), default=0),
         drops=drops,
+        noted=noted,
     )
     return data, np.concatenate([np.empty(0, dtype=np.int64), *places]), report
 
@@ -111,6 +120,7 @@ class _Part:
     truncated: int
     longest: int
     drops: Drops
+    noted: Drops
     bad: tuple[str, str] | None  # reason and place of the first row that cannot be used
 
 
@@ -118,7 +128,7 @@ def _encode(rows: Sequence[Row], template: Template, options: EncodeOptions, pro
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     places: list[int] = []
     bad: tuple[str, str] | None = None
-    truncated, longest, drops = 0, 0, Drops()
+    truncated, longest, drops, noted = 0, 0, Drops(), Drops()
     for done, row in enumerate(rows, 1):
         if done % 200 == 0 or done == len(rows):
             progress(done % 200 or 200)
@@ -139,10 +149,12 @@ def _encode(rows: Sequence[Row], template: Template, options: EncodeOptions, pro
             drops.add(NO_TARGET + within, row.where)
             bad = bad or (NO_TARGET + within, row.where)
             continue
+        if has_empty_answer(row, options):
+            noted.skip(EMPTY, row.where)
         truncated += len(learnt[0][0]) < len(ids)
         pairs += learnt
         places += [done - 1] * len(learnt)
-    return _Part(EncodedRows.of(pairs), np.array(places, dtype=np.int64), truncated, longest, drops, bad)
+    return _Part(EncodedRows.of(pairs), np.array(places, dtype=np.int64), truncated, longest, drops, noted, bad)
 
 
 def encode_options(args: SftArgs) -> EncodeOptions:
@@ -153,6 +165,21 @@ def encode_row(row: Row, template: Template, options: EncodeOptions) -> tuple[np
     """(input_ids, labels) of a whole row, int32. SwiftliteError where the template cannot write it."""
     encoded = template.encode_training(row.messages, tools=row.tools, loss_scale=options.loss_scale)
     return np.array(encoded.input_ids, dtype=np.int32), np.array(encoded.labels, dtype=np.int32)
+
+
+def has_empty_answer(row: Row, options: EncodeOptions) -> bool:
+    """Whether an answer that is learnt says nothing, calls nothing and thinks nothing."""
+    asked = [index for index, message in enumerate(row.messages) if message['role'] == 'user']
+    first = asked[-1] if asked and options.loss_scale.startswith('last_round') else 0
+    return any(
+        message['role'] == 'assistant'
+        and message.get('loss') is not False
+        and not message.get('tool_calls')
+        and not message.get('reasoning_content')
+        and isinstance(message['content'], str)
+        and not message['content'].strip()
+        for message in row.messages[first:]
+    )
 
 
 def cut(

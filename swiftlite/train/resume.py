@@ -33,6 +33,10 @@ DATA_FIELDS = (
 )
 
 
+HELD_OUT_FIELDS = (  # what a held-out figure depends on
+    *('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed'),
+    *('max_length', 'truncation_strategy', 'loss_scale'),
+)
 NEWEST = ('last', 'true', 'auto')
 WEIGHTS = ('adapter_model.safetensors', 'model*.safetensors')
 
@@ -119,18 +123,21 @@ def last_whole(files: Iterable[Path], args: SftArgs) -> Path | None:
     return None
 
 
-def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule, record: dict[str, Any]) -> None:
-    """Says which rows are others than the checkpoint's.
+def check_schedule(
+    args: SftArgs, resume: Resume | None, schedule: Schedule, record: dict[str, Any], measured: bool
+) -> bool:
+    """Says which rows are others than the checkpoint's; True where its best checkpoint is no measure any more.
 
     Args:
         record: of the run, as sft_args.json holds it.
+        measured: on held-out rows.
 
     Raises:
         UsageError: nothing is left to do, a step was made of another number of rows, or what the optimizer goes on
             with is given anew.
     """
     if resume is None or args.resume_only_model:
-        return
+        return False
     given = args.resume_from_checkpoint
     if resume.step >= schedule.steps:
         raise UsageError(
@@ -149,8 +156,13 @@ def check_schedule(args: SftArgs, resume: Resume | None, schedule: Schedule, rec
                 f"--resume_from_checkpoint '{given}' was trained with --{name} {saved[name]:g}, which its optimizer "
                 f'goes on with, not {record[name]:g}: --resume_only_model true takes the weights and starts anew'
             )
-    if other := [f'--{name}' for name in DATA_FIELDS if saved.get(name, record[name]) != record[name]]:
-        say(f'note: not as in the checkpoint: {", ".join(other)}; the rows that come next are not those it left')
+    other = [name for name in DATA_FIELDS if saved.get(name, record[name]) != record[name]]
+    anew = 'dataset' in other or (measured and bool(set(other) & set(HELD_OUT_FIELDS)))
+    if other:
+        flags = ', '.join(f'--{name}' for name in other)
+        best = '; which checkpoint is best is found anew' if anew and measured else ''
+        say(f'note: not as in the checkpoint: {flags}; the rows that come next are not those it left{best}')
+    return anew
 
 
 def go_back(folder: Path, step: int) -> None:

@@ -10,12 +10,13 @@ from safetensors import SafetensorError
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import fingerprint, load_tokenizer
+from swiftlite.checkpoint.config import positions, read_config
 from swiftlite.errors import SwiftliteError
 from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
-from swiftlite.train.data import extent, run_data
+from swiftlite.train.data import beyond, extent, run_data
 from swiftlite.train.dump import dump_prompt
 from swiftlite.train.model import make_model, resolve_dtype
 from swiftlite.train.output import args_record, check_output, claim, how_to_go_on, write_args, write_training_args
@@ -76,9 +77,11 @@ def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
         train_data.restore(resume.checkpoint)
     schedule = make_schedule(args, *extent(train_data, args))
     record = args_record(args, resolved(args, source, template, dtype, identity) | {'rows_a_step': schedule.rows})
-    check_schedule(args, resume, schedule, record)
+    best_anew = check_schedule(args, resume, schedule, record, eval_data is not None)
 
     model, save_dtype = make_model(args, base, dtype, targets)
+    if said := beyond(train_data, args, positions(read_config(base))):
+        say(said)
 
     folder = resume.checkpoint.parent if resume and resume.same_run else shared_folder(args, source)
     if is_main():
@@ -92,6 +95,7 @@ def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
         )
     except torch.OutOfMemoryError as error:
         raise SwiftliteError(too_large(model, args)) from error
+    trainer.best_anew = best_anew
     log = add_callbacks(trainer, args, folder, template, record)
     if is_main():
         write_training_args(folder, trainer.args)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from swiftlite.args.sft import SftArgs
+from swiftlite.data.files import Drops
 from swiftlite.data.stream import RowStream
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.encode import NO_TARGET, cut, encode_options, encode_row
+from swiftlite.train.encode import EMPTY, NO_TARGET, cut, encode_options, encode_row, has_empty_answer
 from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.ranks import world_size
 from swiftlite.train.settings import PASS_TOKENS
@@ -47,7 +48,7 @@ class EncodedStream:
 
     def __init__(self, args: SftArgs, template: Template, rank: int = 0):
         self.rows, self.template, self.options = row_stream(args), template, encode_options(args)
-        self.rank = rank
+        self.rank, self.noted = rank, Drops()
         self.taken = Place(world=world_size())
 
     def __iter__(self) -> Iterator[tuple[Pair, Place]]:
@@ -87,6 +88,8 @@ class EncodedStream:
             drops.skip(f'longer than --max_length {self.options.max_length}', row.where)
         elif not learnt and number == 0:
             drops.add(NO_TARGET, row.where)
+        elif number == 0 and has_empty_answer(row, self.options):
+            self.noted.skip(EMPTY, row.where)
         return learnt
 
     def largest(self, count: int) -> EncodedRows:
@@ -99,7 +102,8 @@ class EncodedStream:
         world = self.taken.world
         share = f' by one of {world} processes' if world > 1 else ''
         lines = [f'training data: {self.taken.kept} rows taken from the stream{share}, in pass {self.taken.number + 1}']
-        return lines + [f'  dropped {line}' for line in self.rows.drops.lines()]
+        lines += [f'  dropped {line}' for line in self.rows.drops.lines()]
+        return lines + [f'  kept {line}' for line in self.noted.lines()]
 
     def save(self, folder: str | Path) -> None:
         """Write where this process is beside a checkpoint."""

@@ -77,18 +77,13 @@ class SftTrainer(Checkpoints):
             self.is_fsdp_enabled = True
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        if self.is_deepspeed_enabled:
-            self._prepare_deepspeed(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, **kwargs)
-
-    def _prepare_deepspeed(self, checkpoint: str | None) -> None:
-        """What DeepSpeed's own engine leaves out: it loads what is trained, and puts all weights on each device."""
-        config = self.accelerator.deepspeed_plugin.hf_ds_config.config
-        if checkpoint is not None and hasattr(self.model, 'adapter_start'):
-            restore(self.model, Path(checkpoint))
-        if stage_of(config) == 3:
+        shared = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if shared and resume_from_checkpoint is not None and hasattr(self.model, 'adapter_start'):
+            restore(self.model, Path(resume_from_checkpoint))  # into weights that are whole still
+        if self.is_deepspeed_enabled and stage_of(config := self.accelerator.deepspeed_plugin.hf_ds_config.config) == 3:
             half = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
             share_parameters(self.model, config, half, self.args.device)
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def get_train_dataloader(self) -> Any:
         if isinstance(self.train_dataset, EncodedStream):

@@ -69,7 +69,7 @@ class Answer:
                     self._add(piece)
         except SwiftliteError as error:
             self.error = error
-        except Exception:
+        except Exception:  # nobody awaits this task: whatever broke, the page says so and the log says what
             logger.exception('an answer failed')
             self.error = SwiftliteError('The answer failed; the log of swiftlite app-ui says why.')
 

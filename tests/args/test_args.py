@@ -147,7 +147,6 @@ def test_defaults_of_ms_swift():
         (SftArgs, {'quantization_bit': 8, **DATA}, '8-bit layers compute in fp16'),
         (SftArgs, {'quantization_bit': 4, 'fsdp': ['full_shard'], **DATA}, 'the whole model in each process'),
         (SftArgs, {'quantization_bit': 4, 'deepspeed': 'zero3', **DATA}, 'the whole model in each process'),
-        (SftArgs, {'init_lora_weights': 'olora', 'deepspeed': 'zero3', **DATA}, 'takes its start from whole weights'),
         (SftArgs, {'modules_to_save': ['norm'], 'fsdp': ['full_shard'], **DATA}, 'which are not shared out'),
         (SftArgs, {'new_special_tokens': ['<a>'], 'deepspeed': 'zero3', **DATA}, '--new_special_tokens trains copies'),
         (SftArgs, {'quantization_bit': 3, **DATA}, 'takes 4, or 0'),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from swiftlite.checkpoint import generation_config, read_config
+from swiftlite.checkpoint.config import positions
 from swiftlite.errors import SwiftliteError
 from tests.qwen_v1 import CONFIG as QWEN_V1
 
@@ -133,3 +134,25 @@ def test_a_missing_folder_and_an_adapter(tmp_path):
     (tmp_path / 'adapter_config.json').write_text('{}')
     with pytest.raises(SwiftliteError, match='holds a LoRA adapter without its base'):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('config', 'most'),
+    [
+        ({}, None),
+        ({'max_position_embeddings': 4096}, 4096),
+        ({'max_position_embeddings': 4096, 'rope_scaling': {'type': 'linear', 'factor': 2.0}}, 8192),
+        ({'max_position_embeddings': 32768, 'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, 131072),
+        (
+            {
+                'max_position_embeddings': 163840,
+                'rope_scaling': {'type': 'yarn', 'factor': 40, 'original_max_position_embeddings': 4096},
+            },
+            163840,
+        ),
+        ({'max_position_embeddings': 131072, 'rope_scaling': {'rope_type': 'llama3', 'factor': 8.0}}, 131072),
+        ({'max_position_embeddings': 2048, 'rope_parameters': {'rope_type': 'dynamic', 'factor': 2.0}}, 4096),
+    ],
+)
+def test_positions_are_stretched_as_rope_scaling_says(tmp_path, config, most):
+    assert positions(read_config(write(tmp_path, {**BASE, **config}))) == most

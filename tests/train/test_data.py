@@ -290,6 +290,31 @@ def test_every_defect_is_counted(prepare, tmp_path, monkeypatch):
         assert any(reason in row and row.endswith(f'line {line})') for row in dropped), reason
 
 
+def test_empty_answers_are_kept_and_counted(prepare, tmp_path, monkeypatch):
+    """As ms-swift keeps them; not those that call a tool, think or are not learnt. An earlier run's counts are kept."""
+    call = {'function': {'name': 'f', 'arguments': {}}}
+    answers: list[dict] = [
+        {'content': 'yes'},
+        {'content': ''},
+        {'content': ' \n'},
+        {'content': '', 'tool_calls': [call]},
+        {'content': '', 'loss': False},
+    ]
+    rows = [
+        {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b', **answer},
+                      {'role': 'user', 'content': 'c'}, {'role': 'assistant', 'content': 'd'}]}
+        for answer in answers
+    ]  # fmt: skip
+    file = tmp_path / 'rows.jsonl'
+    file.write_text('\n'.join(map(json.dumps, rows)))
+    for strict in (False, True, True):
+        _, said = prepare(str(file), strict=strict)
+        assert '0 dropped' in said
+        assert f'  kept 2 x an empty answer: its end alone is learnt (first: {file}, line 2)' in said
+    assert 'encoded by an earlier run' in said
+    assert 'an empty answer' not in prepare(str(file), loss_scale='last_round')[1]
+
+
 @pytest.mark.parametrize(('line', 'reason'), [(2, 'broken JSON'), (5, "'query' but no 'response'"), (9, 'surrogate')])
 def test_strict_names_the_first_bad_row(prepare, tmp_path, monkeypatch, line, reason):
     monkeypatch.setattr(module, 'MANY', 1)

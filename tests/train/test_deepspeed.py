@@ -146,9 +146,9 @@ def test_all_weights_equal_one_process(sft, two, stage):
 
 
 @installed
-@pytest.mark.parametrize('tuner', [{'deepspeed': 'zero3'}, {'deepspeed': 'zero2', 'init_lora_weights': 'pissa'}])
+@pytest.mark.parametrize('tuner', [{'deepspeed': 'zero2'}, {'deepspeed': 'zero3', 'init_lora_weights': 'pissa'}])
 def test_an_adapter_goes_on(sft, two, tuner):
-    """Stage 3; and stage 2 over a base that the adapter took its start from."""
+    """Stage 2; and stage 3 over a base that the adapter took its start from."""
     plain = {key: value for key, value in tuner.items() if key != 'deepspeed'}
     alone = Path(sft(batch_size=8, gradient_accumulation_steps=1, **LORA, **plain)['last_model_checkpoint'])
     whole, _ = two('whole', **LORA, **tuner)

@@ -55,9 +55,13 @@ def test_copies_equal_one_process(sft, two):
     assert_same(alone, Path(again['last_model_checkpoint']), range(1, 3))
 
 
-def test_shares_of_an_adapter_go_on_from_one_process(sft, two):
-    """FSDP2: from a checkpoint that one process wrote, to the same weights; held-out rows 3, not 2 x 2."""
-    flags = {**LORA, 'dataset_test_ratio': 0.1, 'eval_steps': 1}
+@pytest.mark.parametrize('start', ['true', 'pissa'])
+def test_shares_of_an_adapter_go_on_from_one_process(sft, two, start):
+    """FSDP2: from a checkpoint that one process wrote, to the same weights; held-out rows 3, not 2 x 2.
+
+    PiSSA takes a part out of the base before that is shared out.
+    """
+    flags = {**LORA, 'dataset_test_ratio': 0.1, 'eval_steps': 1, 'init_lora_weights': start}
     alone = Path(sft(batch_size=8, gradient_accumulation_steps=1, **flags)['last_model_checkpoint'])
     shared, said = two('shares', fsdp='full_shard', resume_from_checkpoint=alone.parent / 'checkpoint-1', **flags)
     assert 'tensors are shared out to 2 processes' in said

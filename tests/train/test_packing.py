@@ -234,6 +234,7 @@ def test_packs_go_on_where_they_stopped(sft):
 
 @pytest.mark.parametrize('flags, words', [
     ({'packing': True, 'max_length': -1}, '--packing true with --max_length -1 needs --packing_length'),
+    ({'packing': True, 'packing_length': 512}, '--packing_length 512 is below --max_length 2048.*: give .*_length 512'),
     ({'packing_length': 100}, '--packing_length needs --packing true'),
     ({'packing': True, 'padding_free': False}, '--packing true and --padding_free false exclude each other'),
     ({'packing': True, 'group_by_length': True}, '--packing true and --group_by_length true exclude each other'),

@@ -224,6 +224,27 @@ def test_nothing_is_held_out_any_more(sft, capsys):
     assert f'best checkpoint: {best}\n' in capsys.readouterr().out
 
 
+def test_the_best_of_other_data_is_no_measure(sft, data, tmp_path, capsys):
+    """The rows before were so easy that nothing comes near: their checkpoint would stay the best."""
+    flags = {'eval_steps': 1, 'save_total_limit': 9}
+    first = sft(max_steps=2, dataset_test_ratio=0.1, **flags)
+    file = Path(first['last_model_checkpoint']) / 'trainer_state.json'
+    state = json.loads(file.read_text())
+    for entry in state['log_history']:
+        entry |= {'eval_loss': 0.001} if 'eval_loss' in entry else {}
+    file.write_text(json.dumps(state))
+    going_on = {'max_steps': 4, 'resume_from_checkpoint': first['last_model_checkpoint'], **flags}
+    same = sft(dataset_test_ratio=0.1, **going_on)
+    assert same['best_model_checkpoint'] == first['best_model_checkpoint']
+    other = tmp_path / 'other.jsonl'
+    other.write_text('\n'.join(data.read_text().splitlines()[:15]))
+    capsys.readouterr()
+    anew = sft(dataset=[str(other)], dataset_test_ratio=0.1, **going_on)
+    assert Path(anew['best_model_checkpoint']).parent == Path(anew['last_model_checkpoint']).parent
+    assert 'which checkpoint is best is found anew' in capsys.readouterr().out
+    assert sft(dataset=[str(other)], **going_on)['best_model_checkpoint'] is None
+
+
 def test_samples_of_later_steps_are_taken_out(sft, tmp_path):
     flags = {'save_steps': 1, 'save_total_limit': 9, 'sample_prompts': ['hi'], 'sample_steps': 1, 'sample_tokens': 1,
              'output_dir': str(tmp_path / 'run'), 'add_output_dir_suffix': False}  # fmt: skip

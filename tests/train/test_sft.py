@@ -25,6 +25,16 @@ def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / 'logging.jsonl').read_text().splitlines()]
 
 
+@pytest.mark.parametrize('packing', [False, True])
+def test_rows_beyond_the_positions_of_the_model_are_said(sft, monkeypatch, capsys, packing):
+    flags = {'max_steps': 1, 'packing': packing}
+    sft(**flags)
+    assert 'positions of the model' not in capsys.readouterr().out
+    monkeypatch.setattr('swiftlite.train.sft.positions', lambda config: 100)
+    sft(**flags)
+    assert 'warning: 3 rows are longer than the 100 positions of the model, up to 132 tokens' in capsys.readouterr().out
+
+
 def test_what_a_lora_run_leaves(sft, checkpoint, data, capsys):
     summary = sft(
         draw=True, dataset_test_ratio=0.1, report_to=['tensorboard'], lora_target_modules=['ALL'], logging_steps=2

@@ -17,6 +17,7 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
 from swiftlite.template import get_template
 from swiftlite.train import stream as module
+from swiftlite.train.data import beyond
 from swiftlite.train.stream import EncodedStream, Place, StreamLoader, row_stream
 
 
@@ -96,6 +97,12 @@ def test_bad_rows_are_counted_once(tmp_path, template):
     lines = stream.lines()
     assert lines[0] == 'training data: 17 rows taken from the stream, in pass 4' and len(lines) == 4
     assert all(line.startswith('  dropped 1 x ') for line in lines[1:])
+    (tmp_path / 'c.jsonl').write_text('{"query": "a", "response": ""}\n{"query": "b", "response": "r"}\n')
+    stream = EncodedStream(args_of(str(tmp_path / 'c.jsonl')), template)
+    take(stream, 6)
+    assert stream.lines()[1:] == [
+        f'  kept 1 x an empty answer: its end alone is learnt (first: {tmp_path}/c.jsonl, line 1)'
+    ]
     with pytest.raises(SwiftliteError, match=r'a\.jsonl, line 6: broken JSON \(--strict'):
         take(EncodedStream(args_of(file, strict=True), template), 6)
     (tmp_path / 'b.jsonl').write_text('{"query": "no answer"}\n')
@@ -167,6 +174,15 @@ def test_an_error_of_the_thread_is_raised(tmp_path, template, monkeypatch):
 def test_flags_that_do_not_fit(flags, said):
     with pytest.raises(UsageError, match=said):
         SftArgs(**{'dataset': ['a.jsonl'], 'streaming': True, 'max_steps': 3, **flags})
+
+
+def test_positions_that_a_stream_may_leave(template, tmp_path):
+    file = write(tmp_path / 'a.jsonl', range(5))
+    for most, said in ((50, None), (51, 'note: --max_length 51 rows may be longer than the 50 positions'),
+                       (-1, 'note: without --max_length rows may be longer')):  # fmt: skip
+        args = args_of(file, max_length=most)
+        found = beyond(EncodedStream(args, template), args, 50)
+        assert found is None if said is None else found.startswith(said)
 
 
 def test_nothing_is_held_out():
