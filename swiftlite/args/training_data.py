@@ -78,6 +78,12 @@ class TrainingDataArgs(DataArgs):
         group='data',
         shown='encoded/ in $SWIFTLITE_CACHE or ~/.cache/swiftlite',
     )
+    data_cache_limit: float = arg(
+        64,
+        'GiB that folder may take: whoever adds to it removes what was used longest ago; 0: no limit',
+        group='data',
+        low=0,
+    )
     new_special_tokens: list[str] = arg(
         [],
         'tokens that the model does not have, or a .txt file with one a line; a LoRA trains all embeddings with them',

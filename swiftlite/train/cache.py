@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from swiftlite.train.encoded import EncodedRows
 
 FORMAT = 1  # of the folders
 ENTRY = 'entry.json'  # written last
+IN_USE = 3600  # seconds since its last use in which an entry stays: processes of one run come one after the other
 SAMPLES, BLOCK = 64, 1 << 20  # what is looked at of a large file to find damage
 
 
@@ -77,11 +79,44 @@ def cached(folder: Path, make: Callable[[], EncodedData]) -> tuple[EncodedData, 
     return _read(folder) or made, False
 
 
+def prune(place: Path, limit: int) -> list[Path]:
+    """Remove the entries of a cache folder that were used longest ago until `limit` bytes are left; returns them.
+
+    What others map stays theirs until they let go; an entry that is being made or was used a moment ago is left. One
+    goes by a rename, so that nobody meets half of it.
+    """
+    entries = []
+    for folder in place.iterdir():
+        with suppress(OSError):  # another process removes it
+            if not folder.name.startswith('.') and (folder / ENTRY).is_file():
+                size = sum(file.stat().st_size for file in folder.rglob('*'))
+                entries.append((folder.stat().st_mtime, size, folder))
+    total, gone = sum(size for _, size, _ in entries), []
+    for used, size, folder in sorted(entries):
+        if total <= limit or time.time() - used < IN_USE:
+            break
+        with suppress(OSError), _locked(folder.with_name(f'.{folder.name}.lock'), wait=False):
+            if folder.stat().st_mtime == used:
+                shutil.rmtree(folder.rename(folder.with_name(f'.encoding-{folder.name}-{os.getpid()}')))
+                total -= size
+                gone.append(folder)
+    for left in place.glob('.encoding-*'):  # of processes that were killed
+        with suppress(OSError), _locked(left.with_name(f'.{left.name.split("-")[1]}.lock'), wait=False):
+            if time.time() - left.stat().st_mtime > 24 * IN_USE:
+                shutil.rmtree(left)
+    return gone
+
+
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def _locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """BlockingIOError where another has it and it is not waited for."""
     with file.open('a') as stream:
-        with suppress(OSError):  # on a file system without locks each process makes it
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # on a file system without locks each process makes it
+            pass
         yield
 
 

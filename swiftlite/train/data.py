@@ -16,7 +16,7 @@ from swiftlite.data.sources import parse
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.template import Template
-from swiftlite.train.cache import EncodedData, cached, content_key, file_digest
+from swiftlite.train.cache import EncodedData, cached, content_key, file_digest, prune
 from swiftlite.train.callbacks import progress_bar
 from swiftlite.train.encode import EncodeOptions, EncodeReport, encode_options, encode_rows
 from swiftlite.train.encoded import EncodedRows
@@ -119,6 +119,9 @@ def _prepared(args: SftArgs, template: Template, base: str) -> EncodedData:
     else:
         try:
             data, there = cached(folder, make)
+            if not there and args.data_cache_limit:
+                for old in prune(folder.parent, int(args.data_cache_limit * 2**30)):
+                    say(f'  removed, to keep within --data_cache_limit {args.data_cache_limit:g}: {old}')
         except OSError as error:
             say(f'note: the encoded data is not kept: {folder.parent} cannot be written ({error.strerror})')
             data = make()

@@ -1,8 +1,11 @@
 """The data of a run: what is kept of it for the next, repeated and mixed, and what happens where rows are bad."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,6 +147,43 @@ def test_processes_that_come_at_once_share_one_encoding(tmp_path):
     assert all(run.returncode == 0 for run in runs) and len(sums) == 1
     assert (tmp_path / 'log').read_text() == 'x'
     assert len([path for path in (tmp_path / 'cache').iterdir() if path.is_dir()]) == 1
+
+
+def age(folder, days):
+    """As if it had last been used so many days ago."""
+    os.utime(folder, (time.time() - days * 86400,) * 2)
+
+
+def test_what_was_used_longest_ago_goes_first(prepare, tmp_path):
+    """Not what is being made, was used a moment ago, or is read by others; what killed processes left goes too."""
+    cache = tmp_path / 'cache'
+
+    def entries():
+        return {path.name for path in cache.iterdir() if path.is_dir()}
+
+    def add(count, **flags):
+        before = entries() if cache.is_dir() else set()
+        said = prepare(write(tmp_path / f'{count}.jsonl', range(count)), **flags)[1]
+        return cache / (entries() - before).pop(), said
+
+    old, recent, locked = (add(count)[0] for count in (10, 11, 12))
+    size = sum(file.stat().st_size for file in old.rglob('*'))
+    rows = prepare(str(tmp_path / '10.jsonl')) and prepare.rows
+    age(old, 3), age(recent, 2), age(locked, 4)
+    left = cache / '.encoding-0123-killed'
+    left.mkdir()
+    age(left, 2)
+    with (cache / f'.{locked.name}.lock').open('a') as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        new, said = add(13, data_cache_limit=3.5 * size / 2**30)
+    assert entries() == {recent.name, locked.name, new.name}
+    assert f'removed, to keep within --data_cache_limit {3.5 * size / 2**30:g}: {old}' in said
+    assert len(rows) == 10 and (rows.input_ids >= 0).all()  # mapped still
+    newest, _ = add(14, data_cache_limit=1e-9)
+    assert entries() == {new.name, newest.name}  # used within the last hour
+    age(new, 1)
+    add(15, data_cache_limit=0)
+    assert len(entries()) == 3
 
 
 def test_no_cache(prepare, tmp_path, encodings):
