@@ -218,7 +218,7 @@ def attention_cases(s: Shape) -> Iterator[Case]:
     rng = random.Random(0)
     uneven = [rng.randint(200, 1500) for _ in range(256)]
     decodes = {'1 x 128': [128], '1 x 1024': [1024], '1 x 4096': [4096], '8 x 1024': [1024] * 8, '64 x 512': [512] * 64,
-               '64 x 200-1500': uneven[:64], '256 x 200-1500': uneven}
+               '64 x 200-1500': uneven[:64], '256 x 200-1500': uneven, '63 x 600, 1 x 16000': [600] * 63 + [16000]}
     for name, lengths in decodes.items():
         moved = sum(lengths) * s.kv_heads * s.dim * 4
         batch = Batch(s, [1] * len(lengths), lengths, copies=max(1, min(16, int(4e8 // moved))))

@@ -56,6 +56,7 @@ def run(
     k_descale=None,
     v_descale=None,
     out=None,
+    longest=None,
     **kw,
 ):
     from swiftlite_kernels import attention
@@ -74,7 +75,7 @@ def run(
         torch.tensor(starts, dtype=torch.int32, device=q.device),
         max(counts),
         torch.tensor(lengths, dtype=torch.int32, device=q.device),
-        max(lengths),
+        longest or max(lengths),
         scale or q.shape[-1] ** -0.5,
         causal,
         window,
@@ -315,3 +316,28 @@ def test_prompts_without_keys_are_zeros(target):
     out = run(target, q, k, v, starts, [0, *lengths[1:]], table)
     assert (out[: queries[0]] == 0).all()
     torch.testing.assert_close(out[queries[0] : starts[-1]], whole[queries[0] : starts[-1]])
+
+
+def test_a_long_sequence_takes_more_splits(target, monkeypatch):
+    """Those above LONG_SHARE keys a program are cut further; a graph, made for any length, has the same bits."""
+    if target.name != 'reference':
+        monkeypatch.setattr('swiftlite_kernels.attention.triton.multiprocessors', lambda device: 6)
+    made = make_batch([1, 1, 1], [8200, 300, 1024], 1, 1, 96, 16, torch.float16, target.device)
+    out = run(target, *made)
+    q, k, v, starts, lengths, table = made
+    want = naive.paged_attention(q[:-2], k, v, starts, lengths, table, scale=96**-0.5)
+    assert naive.error(out[:-2], want) < naive.TOLERANCE[torch.float16]
+    assert torch.equal(run(target, *made, longest=131072), out)
+
+
+@pytest.mark.parametrize('block_size', [16, 64])
+@pytest.mark.parametrize('splits', [1, 2])
+def test_table_entries_past_the_length_are_not_used(target, block_size, splits):
+    """Block numbers are loaded ahead of the keys; those of nobody lead nowhere."""
+    q, k, v, starts, lengths, table = make_batch(
+        [1, 1, 1, 1, 9], [127, 128, 200, 0, 55], 4, 2, 32, block_size, torch.float32, target.device
+    )
+    expected = run(target, q, k, v, starts, lengths, table, num_par_softmax_segments=splits)
+    for row, length in zip(table, lengths, strict=True):
+        row[-(-length // block_size) :] = 1 << 30
+    assert torch.equal(run(target, q, k, v, starts, lengths, table, num_par_softmax_segments=splits), expected)

@@ -1,6 +1,8 @@
 """Every kernel compiles for a Hopper GPU, as its op launches it: no GPU is needed, only Triton's own ptxas."""
 
 import os
+import re
+import subprocess
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -108,6 +110,7 @@ ONE = torch.ones(1)
 HEADS, KV_HEADS, DIM = 6, 2, 80
 Q, K = bf16(40, HEADS, DIM), bf16(40, KV_HEADS, DIM)
 CACHE, BYTES = bf16(9, 16, KV_HEADS, DIM), torch.zeros(9, 16, KV_HEADS, DIM, dtype=torch.uint8)
+LARGE = bf16(9, 128, KV_HEADS, DIM)  # one block holds a tile of keys
 FP8_K = torch.zeros(9, KV_HEADS, DIM // 16, 16, 16, dtype=torch.uint8)
 FP8_V = torch.zeros(9, KV_HEADS, DIM, 16, dtype=torch.uint8)
 TABLE, STARTS, LENGTHS = torch.zeros(2, 5, dtype=torch.int32), int32(0, 1, 40), int32(70, 45)
@@ -153,6 +156,7 @@ CALLS = {
     'cache.reshape_and_cache': (K, K, FP8_K, FP8_V, SLOTS, 'fp8_e5m2', ONE, ONE),
     'cache.swap_blocks': (CACHE, CACHE.clone(), 2048, torch.tensor([[0, 1]])),
     'attention.unified_attention': unified(CACHE, 1, SLOPES, None, SLOPES, False, int32(0, 2, 16)),
+    'attention.unified_attention large blocks': unified(LARGE, 39, None, None, None, False, int32(0, 2, 128)),
     'attention.unified_attention fp8': unified(BYTES, 39, None, None, None, False),
     'attention.merge_attn_states': (Q, Q, torch.zeros(HEADS, 40), Q, torch.zeros(HEADS, 40)),
     'gemv.gemv': (bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True, None),
@@ -241,6 +245,42 @@ def test_no_batch_compiles_a_sampler_anew(record, filters):
         top = (column.int(), column, column) if filters else (None, None, None)
         launches = record('sampling', 'sample', torch.zeros(rows, 5000), column, *top, longs, longs)
     assert len(launches) == (3 if filters else 2)
+
+
+def decode(rows, longest, dim=128, dtype=torch.bfloat16):
+    """Arguments of attention for `rows` single tokens of a model with 4 key heads."""
+    q, cached = bf16(rows, 36, dim)[:, :28], torch.zeros(9, 16, 4, dim, dtype=dtype)
+    starts, lengths = torch.zeros(rows + 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.int32)
+    table = torch.zeros(rows, 32, dtype=torch.int32)
+    return (
+        q, cached, cached, bf16(rows, 28, dim), starts, 1, lengths, longest, 0.1, True, (-1, -1), table, 0.0,
+        None, None, None, None, None, None, None, None, None, False,
+    )  # fmt: skip
+
+
+def test_no_batch_compiles_attention_anew(record, monkeypatch):
+    """Neither the number of sequences nor their lengths; few parts and many are summed up by a kernel each."""
+    monkeypatch.setattr('swiftlite_kernels.attention.triton.multiprocessors', lambda device: 132)
+    for rows in (1, 2, 3, 8, 16, 17, 48, 64, 100, 128, 255, 256, 1000):
+        for longest in (17, 500, 1024, 1025, 4096, 131072):
+            launches = record('attention', 'unified_attention', *decode(rows, longest))
+    names = [launch.kernel.__name__ for launch in launches]
+    assert sorted(names) == ['merge_splits_kernel', 'merge_splits_kernel', 'split_kernel']
+
+
+@pytest.mark.parametrize('dim, dtype', [(128, torch.bfloat16), (64, torch.bfloat16), (128, torch.float8_e4m3fn)])
+def test_three_decode_programs_have_room_without_spills(record, tmp_path, dim, dtype):
+    dump = PTXAS.parent / 'cuobjdump'
+    if not dump.exists():
+        pytest.skip('this build of Triton has no cuobjdump')
+    split = record('attention', 'unified_attention', *decode(64, 4096, dim, dtype))[0]
+    compiled = split.compile()
+    (tmp_path / 'cubin').write_bytes(compiled.asm['cubin'])
+    usage = subprocess.run([dump, '--dump-resource-usage', tmp_path / 'cubin'], capture_output=True, text=True).stdout
+    registers, stack = (int(n) for n in re.search(r'REG:(\d+) STACK:(\d+)', usage).groups())
+    assert stack == 0
+    assert registers <= 168  # a third of 65,536 for 128 threads
+    assert 3 * (compiled.metadata.shared + 1024) <= 233472
 
 
 @pytest.mark.parametrize('tile', [8, 16, 64])

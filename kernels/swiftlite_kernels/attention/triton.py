@@ -20,6 +20,7 @@ from swiftlite_kernels.triton import LOG2E, begin, early_launch, multiprocessors
 LN2_INVERSE = tl.constexpr(LOG2E)
 MAX_SPLITS = 64
 MIN_SHARE = tl.constexpr(128)  # keys of a split
+LONG_SHARE = tl.constexpr(1024)  # above it a sequence takes more splits than it needs to fill the device
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,19 @@ class Tiles:
 
 
 @triton.jit
-def places_of(table, first, keys, end, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr):
-    """Block numbers and places in the block of keys first + [0, KEYS); BLOCK_SIZE 0: one run of tokens."""
-    if BLOCK_SIZE == 0:
-        block = tl.zeros([KEYS], tl.int64)
-    elif BLOCK_SIZE % KEYS == 0:  # one block holds the tile
-        block = tl.load(table + first // BLOCK_SIZE).to(tl.int64) + tl.zeros([KEYS], tl.int64)
+def blocks_of(table, first, end, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr):
+    """Block numbers of keys first + [0, KEYS), or the one number where a block holds them all; before `end` only."""
+    if BLOCK_SIZE % KEYS == 0:
+        blocks = tl.load(table + first // BLOCK_SIZE, first < end, other=0)
     else:
-        block = tl.load(table + keys // BLOCK_SIZE, keys < end, other=0).to(tl.int64)
-    return block, keys % BLOCK_SIZE if BLOCK_SIZE > 0 else keys.to(tl.int64)
+        keys = first + tl.arange(0, KEYS)
+        blocks = tl.load(table + keys // BLOCK_SIZE, keys < end, other=0)
+    return blocks
 
 
 @triton.jit
 def attend_tile(
-    query, acc, top, total, k, v, table, alibi, first, end, query_pos, scale, softcap,
+    query, acc, top, total, k, v, blocks, alibi, first, end, query_pos, scale, softcap,
     k_block, k_place, v_block, v_place,
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
     ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, BLOCK_SIZE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
@@ -56,17 +56,22 @@ def attend_tile(
 ):
     """One step of the online softmax over keys [first, first + KEYS), those from `end` on left out.
 
-    PACK > 0: elements of a key lie in runs of PACK, K_CHUNK apart; V_DIM apart are those of a value. V_SIZE (padded:
-    V_PAD): elements of a value, 0 = DIM.
+    blocks: blocks_of these keys; BLOCK_SIZE 0: unused, the keys are one run of tokens. PACK > 0: elements of a
+    key lie in runs of PACK, K_CHUNK apart; V_DIM apart are those of a value. V_SIZE (padded: V_PAD): elements of a
+    value, 0 = DIM.
     """
     VALUES: tl.constexpr = V_SIZE if V_SIZE > 0 else DIM
     VALUES_PAD: tl.constexpr = V_PAD if V_SIZE > 0 else DIM_PAD
     keys = first + tl.arange(0, KEYS)
     dim, v_dim = tl.arange(0, DIM_PAD), tl.arange(0, VALUES_PAD)
     k_dim = dim // PACK * K_CHUNK + dim % PACK if PACK > 0 else dim
-    block, place = places_of(table, first, keys, end, BLOCK_SIZE, KEYS)
-    k_at = k + (block * k_block + place * k_place)[None, :] + k_dim[:, None]
-    v_at = v + (block * v_block + place * v_place)[:, None] + (v_dim * V_DIM)[None, :]
+    if BLOCK_SIZE == 0:
+        k_key, v_key = keys.to(tl.int64) * k_place, keys.to(tl.int64) * v_place
+    else:
+        block, place = blocks.to(tl.int64), keys % BLOCK_SIZE
+        k_key, v_key = block * k_block + place * k_place, block * v_block + place * v_place
+    k_at = k + k_key[None, :] + k_dim[:, None]
+    v_at = v + v_key[:, None] + (v_dim * V_DIM)[None, :]
     if MASKED or DIM != DIM_PAD or VALUES != VALUES_PAD:
         k_tile = tl.load(k_at, (dim < DIM)[:, None] & (keys < end)[None, :], other=0.0)
         v_tile = tl.load(v_at, (v_dim < VALUES)[None, :] & (keys < end)[:, None], other=0.0)
@@ -122,15 +127,16 @@ def finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE: tl.con
 
 
 @triton.jit
-def own_share(length, oldest, splits, KEYS: tl.constexpr):
-    """Keys of a split of [oldest, length)."""
-    return tl.maximum(tl.cdiv(tl.cdiv(length - oldest, splits), KEYS) * KEYS, MIN_SHARE)
+def own_share(count, splits, even, KEYS: tl.constexpr):
+    """Keys of a split of `count`: one of `even` parts, less where that is long and `splits` allow it."""
+    share = tl.maximum(tl.cdiv(count, splits), tl.minimum(tl.cdiv(count, even), LONG_SHARE))
+    return tl.maximum(tl.cdiv(share, KEYS) * KEYS, MIN_SHARE)
 
 
 @triton.jit
 def ranges_of(
-    sequence, length, shared, prefix_splits, splits, LEFT: tl.constexpr, SHARES: tl.constexpr, KEYS: tl.constexpr,
-    PREFIX_KEYS: tl.constexpr,
+    sequence, length, shared, prefix_splits, splits, even, LEFT: tl.constexpr, SHARES: tl.constexpr,
+    KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr,
 ):
     """A sequence's first key of its own, the splits its own keys take, those of its shared prefix."""
     oldest, prefix = length * 0, length * 0
@@ -140,8 +146,8 @@ def ranges_of(
         common = tl.load(shared + 2)
         sharing = (sequence >= tl.load(shared)) & (sequence < tl.load(shared + 1)) & (common > 0)
         oldest = tl.where(sharing, common, oldest)
-        prefix = tl.where(sharing, tl.cdiv(common, own_share(common, 0, prefix_splits, PREFIX_KEYS)), 0)
-    own = tl.maximum(tl.cdiv(length - oldest, own_share(length, oldest, splits, KEYS)), 1)
+        prefix = tl.where(sharing, tl.cdiv(common, own_share(common, prefix_splits, prefix_splits, PREFIX_KEYS)), 0)
+    own = tl.maximum(tl.cdiv(length - oldest, own_share(length - oldest, splits, even, KEYS)), 1)
     return oldest, own, prefix
 
 
@@ -152,36 +158,38 @@ def keep_part(acc, top, total, part_acc, part_top, part_total, part, mask, dim, 
     tl.store(part_total + part, total, mask)
 
 
-@triton.jit(do_not_specialize=['prefix_splits', 'splits'])
+@triton.jit(do_not_specialize=['prefix_splits', 'splits', 'even'])
 def split_kernel(
     q, k, v, out, part_acc, part_top, part_total, starts, lengths, table, shared, slopes, sinks, k_descale, v_descale,
-    output_scale, scale, softcap, prefix_splits, splits,
+    output_scale, scale, softcap, prefix_splits, splits, even,
     q_token, q_head, out_token, out_head, k_block, k_place, k_head, v_block, v_place, v_head,
     table_row, k_descale_row, k_descale_head, v_descale_row, v_descale_head,
-    GROUP: tl.constexpr, CAUSAL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SOFTCAP: tl.constexpr,
-    ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr, SINKS: tl.constexpr, K_DESCALE: tl.constexpr,
-    V_DESCALE: tl.constexpr,
-    OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SHARES: tl.constexpr,
+    GROUP: tl.constexpr, LEFT: tl.constexpr, SOFTCAP: tl.constexpr, ALIBI: tl.constexpr, ALIBI_SQRT: tl.constexpr,
+    SINKS: tl.constexpr, K_DESCALE: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr,
+    LIMIT: tl.constexpr, BLOCK_SIZE: tl.constexpr, SHARES: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
     PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):
-    """Program (sequence, key head, split); sequences whose query is not one token are left to tile_kernel."""
-    sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Program (key head, sequence, split); sequences whose query is not one token are left to tile_kernel.
+
+    The block numbers of a tile are loaded a step ahead: addresses that wait for no load let the loads of several
+    tiles be on their way.
+    """
+    kv_head, sequence, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     # written long before the previous kernel
     token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
     oldest, own, prefix = ranges_of(
-        sequence, length, shared, prefix_splits, splits, LEFT, SHARES, KEYS, PREFIX_KEYS
+        sequence, length, shared, prefix_splits, splits, even, LEFT, SHARES, KEYS, PREFIX_KEYS
     )
-    begin(EARLY)
-    if after - token != 1:
-        return
-    token = token.to(tl.int64)
-    if split >= own:
-        return
-    share = own_share(length, oldest, splits, KEYS)
+    share = own_share(length - oldest, splits, even, KEYS)
     low = oldest + split * share
     high = tl.minimum(low + share, length)
-
+    row_table = table + sequence.to(tl.int64) * table_row
+    coming = blocks_of(row_table, low, high, BLOCK_SIZE, KEYS)
+    begin(EARLY)
+    if (after - token != 1) | (split >= own):
+        return
+    token = token.to(tl.int64)
     row, dim = tl.arange(0, ROWS), tl.arange(0, DIM_PAD)
     head = kv_head * GROUP + row
     in_group = row < GROUP
@@ -199,13 +207,13 @@ def split_kernel(
     acc = tl.zeros([ROWS, DIM_PAD], tl.float32)
     top = tl.full([ROWS], float('-inf'), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    row_table = table + sequence.to(tl.int64) * table_row
     for first in range(low, high, KEYS):
-        acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
-            query_pos,
+        blocks = coming
+        coming = blocks_of(row_table, first + KEYS, high, BLOCK_SIZE, KEYS)
+        acc, top, total = attend_tile(  # a last position sees every key before it: only `LEFT` is left to check
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, blocks, alibi, first, high, query_pos,
             scale, softcap, k_block, k_place, v_block, v_place,
-            True, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
+            True, False, LEFT, -1, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     if SINKS:
         if split == 0:
@@ -214,37 +222,44 @@ def split_kernel(
     if own + prefix == 1:
         finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
     else:
-        heads = tl.num_programs(1) * GROUP
+        heads = tl.num_programs(0) * GROUP
         part = (sequence * heads + head).to(tl.int64) * (prefix_splits + splits) + prefix_splits + split
         keep_part(acc, top, total, part_acc, part_top, part_total, part, in_group, dim, DIM_PAD)
 
 
-@triton.jit(do_not_specialize=['prefix_splits', 'splits'])
+@triton.jit(do_not_specialize=['prefix_splits', 'splits', 'even'])
 def merge_splits_kernel(
-    out, part_acc, part_top, part_total, starts, lengths, shared, v_descale, output_scale, prefix_splits, splits,
+    out, part_acc, part_top, part_total, starts, lengths, shared, v_descale, output_scale, prefix_splits, splits, even,
     out_token, out_head, v_descale_row, v_descale_head,
     GROUP: tl.constexpr, LEFT: tl.constexpr, V_DESCALE: tl.constexpr, OUTPUT_SCALE: tl.constexpr, LIMIT: tl.constexpr,
-    SHARES: tl.constexpr, SLOTS_PAD: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr,
+    SHARES: tl.constexpr, SLOTS: tl.constexpr, KEYS: tl.constexpr, PREFIX_KEYS: tl.constexpr,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (sequence, query head): add up the parts of prefix_kernel and split_kernel."""
     sequence, head = tl.program_id(0), tl.program_id(1)
     token, after, length = tl.load(starts + sequence), tl.load(starts + sequence + 1), tl.load(lengths + sequence)
     _, own, prefix = ranges_of(
-        sequence, length, shared, prefix_splits, splits, LEFT, SHARES, KEYS, PREFIX_KEYS
+        sequence, length, shared, prefix_splits, splits, even, LEFT, SHARES, KEYS, PREFIX_KEYS
     )
     begin(EARLY)
     if (after - token != 1) | (own + prefix == 1):  # nothing, or written by split_kernel
         return
     token = token.to(tl.int64)
-    slot, dim = tl.arange(0, SLOTS_PAD), tl.arange(0, DIM_PAD)
-    used = (slot < prefix) | ((slot >= prefix_splits) & (slot < prefix_splits + own))
-    part = (sequence * tl.num_programs(1) + head).to(tl.int64) * (prefix_splits + splits) + slot
-    top = tl.load(part_top + part, used, other=float('-inf'))
-    acc = tl.load(part_acc + part[:, None] * DIM_PAD + dim[None, :], used[:, None], other=0.0)
-    weight = tl.exp2(top - tl.max(top, 0))
-    total = tl.sum(tl.load(part_total + part, used, other=0.0) * weight, 0)
-    result = tl.sum(acc * weight[:, None], 0)
+    dim = tl.arange(0, DIM_PAD)
+    row = (sequence * tl.num_programs(1) + head).to(tl.int64) * (prefix_splits + splits)
+    result = tl.zeros([DIM_PAD], tl.float32)
+    best, total = float('-inf'), 0.0
+    for first in range(0, prefix + own, SLOTS):
+        i = first + tl.arange(0, SLOTS)
+        used = i < prefix + own
+        part = row + tl.where(i < prefix, i, i - prefix + prefix_splits)
+        top = tl.load(part_top + part, used, other=float('-inf'))
+        acc = tl.load(part_acc + part[:, None] * DIM_PAD + dim[None, :], used[:, None], other=0.0)
+        new_best = tl.maximum(best, tl.max(top, 0))
+        weight, shrink = tl.exp2(top - new_best), tl.exp2(best - new_best)
+        total = total * shrink + tl.sum(tl.load(part_total + part, used, other=0.0) * weight, 0)
+        result = result * shrink + tl.sum(acc * weight[:, None], 0)
+        best = new_best
     if V_DESCALE:
         result *= tl.load(v_descale + sequence * v_descale_row + (head // GROUP) * v_descale_head)
     result = result / total
@@ -267,7 +282,7 @@ def prefix_kernel(
     first_sequence = tl.load(shared) + tl.program_id(0) * TOKENS
     last_sequence, common = tl.load(shared + 1), tl.load(shared + 2)
     begin(EARLY)
-    share = own_share(common, 0, prefix_splits, KEYS)
+    share = own_share(common, prefix_splits, prefix_splits, KEYS)
     low = split * share
     if (first_sequence >= last_sequence) | (low >= common):
         return
@@ -290,14 +305,16 @@ def prefix_kernel(
     whole = low + (high - low) // KEYS * KEYS
     for first in range(low, whole, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
-            query_pos, scale, softcap, k_block, k_place, v_block, v_place,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head,
+            blocks_of(row_table, first, high, BLOCK_SIZE, KEYS), alibi, first, high, query_pos, scale, softcap,
+            k_block, k_place, v_block, v_place,
             False, False, -1, -1, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     if whole < high:
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, whole, high,
-            query_pos, scale, softcap, k_block, k_place, v_block, v_place,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head,
+            blocks_of(row_table, whole, high, BLOCK_SIZE, KEYS), alibi, whole, high, query_pos, scale, softcap,
+            k_block, k_place, v_block, v_place,
             True, False, -1, -1, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     heads = tl.num_programs(1) * GROUP
@@ -385,16 +402,16 @@ def tile_kernel(
         whole = tl.maximum(whole, low)
     for first in range(low, whole, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
-            query_pos,
-            scale, softcap, k_block, k_place, v_block, v_place,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head,
+            blocks_of(row_table, first, high, BLOCK_SIZE, KEYS), alibi, first, high, query_pos, scale, softcap,
+            k_block, k_place, v_block, v_place,
             False, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     for first in range(whole, high, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, row_table, alibi, first, high,
-            query_pos,
-            scale, softcap, k_block, k_place, v_block, v_place,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head,
+            blocks_of(row_table, first, high, BLOCK_SIZE, KEYS), alibi, first, high, query_pos, scale, softcap,
+            k_block, k_place, v_block, v_place,
             True, CAUSAL, LEFT, RIGHT, SOFTCAP, ALIBI, ALIBI_SQRT, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
         )
     if SINKS:
@@ -403,12 +420,16 @@ def tile_kernel(
     finish(acc, total, out, at, mask, factor, output_scale, OUTPUT_SCALE, LIMIT)
 
 
-def single_tiles(group: int, dim: int, itemsize: int) -> Tiles:
-    """Launch sizes of split_kernel."""
+def single_tiles(group: int, dim: int, itemsize: int, cached: int) -> Tiles:
+    """Launch sizes of split_kernel; `cached`: bytes of an element of the cache.
+
+    With heads of 128, two tiles of keys and values, three of one byte an element, are on their way while one is worked
+    on, and three programs have room on a multiprocessor.
+    """
     rows = max(16, next_power_of_2(group))
-    if itemsize == 4:
+    if itemsize == 4 or dim > 128:
         return Tiles(rows, 32, 4, 2)
-    return Tiles(rows, 128 if dim <= 128 else 32, 4, 2)
+    return Tiles(rows, 64, 4, 3 if cached > 1 else 4)
 
 
 def prompt_tiles(group: int, dim: int, itemsize: int, longest: int, room: int) -> Tiles:
@@ -446,6 +467,18 @@ def split_count(sequences: int, kv_heads: int, longest: int, device: torch.devic
     return min(1 << max(0, round(log2(wanted))), next_power_of_2(-(-longest // MIN_SHARE.value)), MAX_SPLITS)
 
 
+def split_counts(sequences: int, kv_heads: int, dim: int, longest: int, device: torch.device) -> tuple[int, int]:
+    """Key splits at most, which `longest` may lower, and those of a sequence that is not long, which it does not.
+
+    Two programs a multiprocessor (four where a head is small) are as fast as more, and leave less to add up: only a
+    sequence with more than LONG_SHARE keys a program takes the others, or a batch would wait for its longest.
+    """
+    most = split_count(sequences, kv_heads, longest, device)
+    wanted = (2 if dim > 64 else 4) * multiprocessors(device) / (sequences * kv_heads)
+    even = 1 << max(0, round(log2(wanted)))
+    return min(most, max(even, next_power_of_2(-(-longest // LONG_SHARE.value)))), even
+
+
 def unified_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, cu_seqlens_q: torch.Tensor, max_seqlen_q: int,
     seqused_k: torch.Tensor, max_seqlen_k: int, softmax_scale: float, causal: bool, window_size: tuple[int, int],
@@ -466,7 +499,7 @@ def unified_attention(
         k, v = cache_view(k, torch.float8_e4m3fn), cache_view(v, torch.float8_e4m3fn)
     group = heads // kv_heads
     single, prompt = tiles or (
-        single_tiles(group, dim, q.element_size()),
+        single_tiles(group, dim, q.element_size(), k.element_size()),
         prompt_tiles(group, dim, q.element_size(), max_seqlen_q, shared_memory(q.device)),
     )
     k_scales, v_scales = per_head(k_descale, sequences, kv_heads), per_head(v_descale, sequences, kv_heads)
@@ -491,7 +524,9 @@ def unified_attention(
         )
         if not skip_single:
             return
-    splits = num_par_softmax_segments or split_count(sequences, kv_heads, max_seqlen_k, q.device)
+    splits, even = split_counts(sequences, kv_heads, dim, max_seqlen_k, q.device)
+    if num_par_softmax_segments:
+        splits = even = num_par_softmax_segments
     prefix, runs, wide = 0, 0, single
     shares = shared_prefix is not None and window_size == (-1, -1) and k_scales is None and v_scales is None
     if shares:
@@ -510,19 +545,20 @@ def unified_attention(
             **{name: options[name] for name in scoring}, ROWS=wide.rows, KEYS=wide.keys, **early_launch(q),
             num_warps=wide.warps, num_stages=wide.stages,
         )
+    one = {name: x for name, x in options.items() if name not in ('CAUSAL', 'RIGHT')}
     kept = ('GROUP', 'LEFT', 'V_DESCALE', 'OUTPUT_SCALE', 'LIMIT', 'DIM', 'DIM_PAD')
     sizes = {'SHARES': shares, 'KEYS': single.keys, 'PREFIX_KEYS': wide.keys}
-    split_kernel[(sequences, kv_heads, splits)](
+    split_kernel[(kv_heads, sequences, splits)](
         q, k, v, out, *parts, cu_seqlens_q, seqused_k, block_table, shared_prefix if shares else None, alibi_slopes,
-        sinks, k_scales, v_scales, output_scale, softmax_scale, softcap, prefix, splits, *shared, **options, **sizes,
+        sinks, k_scales, v_scales, output_scale, softmax_scale, softcap, prefix, splits, even, *shared, **one, **sizes,
         ROWS=single.rows, **early_launch(q), num_warps=single.warps, num_stages=single.stages,
     )
     if slots > 1:
+        few = prefix + even <= 8  # whatever the lengths: a captured launch has the same order of sums
         merge_splits_kernel[(sequences, heads)](
             out, *parts, cu_seqlens_q, seqused_k, shared_prefix if shares else None, v_scales, output_scale, prefix,
-            splits, out.stride(0), out.stride(1), *strides(v_scales), **{name: options[name] for name in kept},
-            **sizes, SLOTS_PAD=8 if slots <= 8 else 32 if slots <= 32 else 128, **early_launch(q),
-            num_warps=2 if slots <= 8 else 4,
+            splits, even, out.stride(0), out.stride(1), *strides(v_scales), **{name: options[name] for name in kept},
+            **sizes, SLOTS=8 if few else 32, **early_launch(q), num_warps=2 if few else 4,
         )
 
 

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.attention.triton import Tiles, attend_tile, own_share, single_tiles, split_count
+from swiftlite_kernels.attention.triton import Tiles, attend_tile, blocks_of, own_share, split_count
 from swiftlite_kernels.cache.dtypes import cache_view, fp8_dtype
 from swiftlite_kernels.paged_attention.checks import PARTITION
 from swiftlite_kernels.triton import LOG2E, begin, early_launch, next_power_of_2
@@ -18,7 +18,7 @@ AT_ONCE = 8  # parts that are added up in one step
 @triton.jit
 def share_of(length, splits, partition, KEYS: tl.constexpr):
     """Keys of a split: `partition`, or an even share where that is 0."""
-    return tl.where(partition > 0, partition, own_share(length, 0, splits, KEYS))
+    return tl.where(partition > 0, partition, own_share(length, splits, splits, KEYS))
 
 
 @triton.jit(do_not_specialize=['splits', 'partition'])
@@ -63,8 +63,9 @@ def decode_kernel(
     total = tl.zeros([ROWS], tl.float32)
     for first in range(low, high, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head, table + sequence * table_row, alibi,
-            first, high, query_pos, scale, softcap, k_block, k_place, v_block, v_place,
+            query, acc, top, total, k + kv_head * k_head, v + kv_head * v_head,
+            blocks_of(table + sequence * table_row, first, high, BLOCK_SIZE, KEYS), alibi, first, high, query_pos,
+            scale, softcap, k_block, k_place, v_block, v_place,
             True, False, -1, -1, SOFTCAP, ALIBI, False, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
             PACK, K_CHUNK, V_DIM, V_SIZE, V_PAD,
         )
@@ -161,8 +162,10 @@ def packed_layout(key_cache: torch.Tensor, value_cache: torch.Tensor) -> Layout:
 
 def decode_tiles(group: int, dim: int, itemsize: int) -> Tiles:
     """Launch sizes; heads above 256 leave room for few keys."""
-    tiles = single_tiles(group, dim, itemsize)
-    return tiles if dim <= 256 else Tiles(tiles.rows, 16, 4, 1)
+    rows = max(16, next_power_of_2(group))
+    if dim > 256:
+        return Tiles(rows, 16, 4, 1)
+    return Tiles(rows, 128 if itemsize < 4 and dim <= 128 else 32, 4, 2)
 
 
 def decode(

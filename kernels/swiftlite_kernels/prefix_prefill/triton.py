@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.attention.triton import add_sink, attend_tile, finish, prompt_tiles, sequence_of
+from swiftlite_kernels.attention.triton import add_sink, attend_tile, blocks_of, finish, prompt_tiles, sequence_of
 from swiftlite_kernels.cache.dtypes import cache_view, fp8_dtype
 from swiftlite_kernels.paged_attention.triton import Layout, packed_layout
 from swiftlite_kernels.triton import begin, early_launch, next_power_of_2, shared_memory
@@ -66,8 +66,9 @@ def context_kernel(
         row_table = table + sequence.to(tl.int64) * table_row
         for first in range(low, before, KEYS):
             acc, top, total = attend_tile(
-                query, acc, top, total, k_cache + kv_head * k_head, v_cache + kv_head * v_head, row_table, alibi,
-                first, before, query_pos, old_scale, 0.0, k_block, k_place, v_block, v_place,
+                query, acc, top, total, k_cache + kv_head * k_head, v_cache + kv_head * v_head,
+                blocks_of(row_table, first, before, BLOCK_SIZE, KEYS), alibi, first, before, query_pos, old_scale, 0.0,
+                k_block, k_place, v_block, v_place,
                 True, CAUSAL, LEFT, RIGHT, False, ALIBI, False, BLOCK_SIZE, KEYS, DIM, DIM_PAD, PRECISION,
                 PACK, K_CHUNK, V_DIM, DIM, DIM_PAD,
             )
@@ -79,7 +80,7 @@ def context_kernel(
     new_v = v + shift * v_token + kv_head * v_new_head
     for first in range(tl.maximum(low, before), high, KEYS):
         acc, top, total = attend_tile(
-            query, acc, top, total, new_k, new_v, starts, alibi, first, high, query_pos, scale, 0.0,
+            query, acc, top, total, new_k, new_v, 0, alibi, first, high, query_pos, scale, 0.0,
             0, k_token, 0, v_token,
             True, CAUSAL, LEFT, RIGHT, False, ALIBI, False, 0, KEYS, DIM, DIM_PAD, PRECISION,
         )
