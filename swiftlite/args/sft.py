@@ -158,12 +158,11 @@ class SftArgs(ResultArgs, ScaleArgs, TunerArgs, TrainingDataArgs, NumberArgs, Pr
             return
         if self.max_steps < 0:
             raise UsageError('--streaming true needs --max_steps: how long a pass is shows at its end')
-        for name, why in (
-            ('packing', 'packs are made of all rows'),
-            ('group_by_length', 'the lengths of rows show while they are read'),
-        ):
-            if getattr(self, name):
-                raise UsageError(f'--streaming true and --{name} true exclude each other: {why}')
+        if self.group_by_length:
+            raise UsageError(
+                '--streaming true and --group_by_length true exclude each other: the lengths of rows show while they '
+                'are read'
+            )
         for spec in self.dataset:
             source, mark, _ = spec.rpartition('#')
             if mark and source != 'self-cognition' and not Path(spec).is_file():

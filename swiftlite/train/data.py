@@ -21,9 +21,9 @@ from swiftlite.train.callbacks import progress_bar
 from swiftlite.train.encode import EncodeOptions, EncodeReport, encode_options, encode_rows
 from swiftlite.train.encoded import EncodedRows
 from swiftlite.train.forked import usable_workers
-from swiftlite.train.packing import Rows, pack
+from swiftlite.train.packing import Rows, pack, pack_rows
 from swiftlite.train.ranks import rank, say
-from swiftlite.train.stream import EncodedStream
+from swiftlite.train.stream import WINDOW, EncodedStream
 
 MANY = 10_000  # rows from which encoding shows a bar and takes several processes
 TRAINING, HELD_OUT = 'training data', 'held-out data'
@@ -71,9 +71,9 @@ def training_data(args: SftArgs, template: Template, base: str) -> tuple[Encoded
 
 
 def extent(data: Rows | EncodedStream, args: SftArgs) -> tuple[int, int]:
-    """(rows, tokens of the longest), as far as they are known: of a stream, (0, --max_length)."""
+    """(rows, tokens of the longest), as far as they are known: of a stream, (0, the most there may be)."""
     if isinstance(data, EncodedStream):
-        return 0, args.max_length or 0
+        return 0, data.capacity or args.max_length or 0
     return len(data), int(data.lengths.max())
 
 
@@ -96,16 +96,23 @@ def beyond(data: Rows | EncodedStream, args: SftArgs, limit: int | None) -> str 
     )
 
 
-def _streamed(args: SftArgs, template: Template, base: str) -> tuple[EncodedStream, EncodedRows | None]:
+def _streamed(args: SftArgs, template: Template, base: str) -> tuple[EncodedStream, Rows | None]:
     """Raises SwiftliteError where the stream has no row to train on."""
-    next(iter(EncodedStream(args, template, rank())))
+    probe = EncodedStream(args, template, rank())
+    next(probe.pairs(probe.taken))
     stream = EncodedStream(args, template, rank())
+    if stream.capacity is not None:
+        say(
+            f'packs of {stream.capacity:,} tokens are made of the rows that are read ahead, enough for {WINDOW} of them'
+        )
     say(f'training data: read while training, each row drawn from {args.shuffle_buffer_size} that are read ahead')
     if not args.val_dataset:
         say('note: nothing is held out of a stream; --val_dataset names rows to measure on')
         return stream, None
     held_out = _prepared(args, template, base).held_out
-    return stream, held_out if len(held_out) else None
+    if not len(held_out):
+        return stream, None
+    return stream, pack_rows(args, held_out, 'held-out data') if args.packing else held_out
 
 
 def _prepared(args: SftArgs, template: Template, base: str) -> EncodedData:

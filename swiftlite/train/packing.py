@@ -42,14 +42,16 @@ Rows = EncodedRows | PackedRows
 
 def pack(args: SftArgs, train: EncodedRows, held_out: EncodedRows | None) -> tuple[PackedRows, PackedRows | None]:
     """Training and held-out rows in packs of --packing_length; says how full they are."""
+    packed = pack_rows(args, train, 'training data')
+    return packed, None if held_out is None else pack_rows(args, held_out, 'held-out data')
+
+
+def pack_rows(args: SftArgs, rows: EncodedRows, title: str) -> PackedRows:
+    """One of the two."""
     assert args.packing_length is not None
-    packed = PackedRows(train, args.packing_length, args.seed)
-    say(packed.line('training data'))
-    if held_out is None:
-        return packed, None
-    other = PackedRows(held_out, args.packing_length, args.seed)
-    say(other.line('held-out data'))
-    return packed, other
+    packed = PackedRows(rows, args.packing_length, args.seed)
+    say(packed.line(title))
+    return packed
 
 
 def best_fit_decreasing(lengths: np.ndarray, capacity: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -17,22 +17,29 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.template import IGNORE, Template
 from swiftlite.train.encode import EMPTY, NO_TARGET, cut, encode_options, encode_row, has_empty_answer
 from swiftlite.train.encoded import EncodedRows
+from swiftlite.train.packing import best_fit_decreasing
 from swiftlite.train.ranks import world_size
 from swiftlite.train.settings import PASS_TOKENS
 
 AHEAD = 8  # batches that wait for the training
+WINDOW = 64  # packs that rows are read ahead for; at most one of them is not full
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Place:
-    """How far a process has read: records of its share in pass `number`, pieces of the next, rows it made of all."""
+    """How far a process has read: records of its share in pass `number`, pieces of the next, rows it made of all.
+
+    With packs, that is where a window begins, of which so many `packs` with so many rows (`packed`) were taken.
+    """
 
     number: int = 0
     records: int = 0
     pieces: int = 0
     kept: int = 0
     world: int = 1
+    packs: int = 0
+    packed: int = 0
 
 
 def row_stream(args: SftArgs) -> RowStream:
@@ -40,7 +47,7 @@ def row_stream(args: SftArgs) -> RowStream:
 
 
 class EncodedStream:
-    """(input_ids, labels) of the rows of --dataset that are process `rank`'s of `world`, without end.
+    """(input_ids, labels) of the rows of --dataset that are process `rank`'s of `world`, without end; or packs of them.
 
     Which rows come when is fixed by --dataset_seed and the number of processes. `taken` is the place behind the rows
     that were trained on.
@@ -49,11 +56,42 @@ class EncodedStream:
     def __init__(self, args: SftArgs, template: Template, rank: int = 0):
         self.rows, self.template, self.options = row_stream(args), template, encode_options(args)
         self.rank, self.noted = rank, Drops()
+        self.capacity, self.seed = args.packing_length if args.packing else None, args.dataset_seed
         self.taken = Place(world=world_size())
 
-    def __iter__(self) -> Iterator[tuple[Pair, Place]]:
-        """Pairs with the place behind each. Raises SwiftliteError where a whole pass gives none."""
-        place = self.taken
+    def __iter__(self) -> Iterator[tuple[Pair | list[Pair], Place]]:
+        """Pairs, or packs, with the place behind each. Raises SwiftliteError where a whole pass gives none."""
+        return self.pairs(self.taken) if self.capacity is None else self.packs(self.taken, self.capacity)
+
+    def packs(self, place: Place, capacity: int) -> Iterator[tuple[list[Pair], Place]]:
+        """Lists of pairs of at most `capacity` tokens together, made of a window of rows that are read ahead.
+
+        A window ends with its pass, so that no row comes twice before all have come.
+        """
+        done, place = place.packs, replace(place, packs=0, packed=0)
+        rows = self.pairs(place)
+        pair, behind = next(rows)
+        while True:
+            window: list[Pair] = []
+            end, tokens = behind, 0
+            while behind.number == end.number and tokens < WINDOW * capacity:
+                window.append(pair)
+                end, tokens = behind, tokens + len(pair[0])
+                pair, behind = next(rows)
+            rng = np.random.default_rng([self.seed, end.number, end.records])
+            lengths = np.array([len(ids) for ids, _ in window])
+            members, offsets = best_fit_decreasing(lengths, capacity, rng)
+            packed = 0
+            for count, index in enumerate(rng.permutation(len(offsets) - 1).tolist(), 1):
+                pack = [window[i] for i in members[offsets[index] : offsets[index + 1]]]
+                packed += len(pack)
+                if count > done:
+                    yield pack, end if packed == len(window) else replace(place, packs=count, packed=packed)
+            same = behind.number == end.number
+            place, done = end if same else Place(behind.number, kept=end.kept, world=end.world), 0
+
+    def pairs(self, place: Place) -> Iterator[tuple[Pair, Place]]:
+        """What comes behind a place."""
         while True:
             whole, before = place == Place(place.number, kept=place.kept, world=place.world), place.kept
             for index, raw in enumerate(self.rows.raw(place.number)):
@@ -94,14 +132,15 @@ class EncodedStream:
 
     def largest(self, count: int) -> EncodedRows:
         """Rows as long as they may be and learned as a whole, for what they take in memory."""
-        row = np.zeros(self.options.max_length or PASS_TOKENS, dtype=np.int32)
+        row = np.zeros(self.capacity or self.options.max_length or PASS_TOKENS, dtype=np.int32)
         return EncodedRows.of([(row, row)] * count)
 
     def lines(self) -> list[str]:
         """What became of the rows so far, as it is printed at the end."""
         world = self.taken.world
         share = f' by one of {world} processes' if world > 1 else ''
-        lines = [f'training data: {self.taken.kept} rows taken from the stream{share}, in pass {self.taken.number + 1}']
+        kept = self.taken.kept + self.taken.packed
+        lines = [f'training data: {kept} rows taken from the stream{share}, in pass {self.taken.number + 1}']
         lines += [f'  dropped {line}' for line in self.rows.drops.lines()]
         return lines + [f'  kept {line}' for line in self.noted.lines()]
 

@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -162,11 +163,57 @@ def test_an_error_of_the_thread_is_raised(tmp_path, template, monkeypatch):
         next(iter(StreamLoader(stream, 4, len)))
 
 
+def take_packs(stream, count):
+    """The queries of the next packs."""
+    packs, found = iter(stream), []
+    for _ in range(count):
+        pack, stream.taken = next(packs)
+        assert sum(len(ids) for ids, _ in pack) <= stream.capacity
+        found.append([stream.template.tokenizer.decode(ids).partition('user\nq')[2].split('<')[0] for ids, _ in pack])
+    return found
+
+
+def test_packs_of_a_stream(tmp_path, template, monkeypatch):
+    """Every row once a pass, in packs that are filled well; another process reads on where one stopped."""
+    monkeypatch.setattr(module, 'WINDOW', 4)
+    lengths = np.random.default_rng(0).integers(1, 60, 100)
+    queries = [f'{i} {"word " * n}' for i, n in enumerate(lengths)]
+    args = args_of(write(tmp_path / 'a.jsonl', queries), packing=True, max_length=200, packing_length=300)
+    packs = take_packs(EncodedStream(args, template), 200)
+    rows, ends = [q for pack in packs for q in pack], np.cumsum([len(pack) for pack in packs])
+    assert sorted(rows[:100]) == sorted(rows[100:200]) == sorted(q for q in queries) and rows[:100] != rows[100:200]
+    per_pass = int(np.searchsorted(ends, 100)) + 1
+    tokens = EncodedStream(args, template)
+    total = sum(len(next(rows)[0][0]) for rows in [tokens.pairs(tokens.taken)] for _ in range(100))
+    assert per_pass <= total / 300 + 2 + total / (4 * 300)  # a window of four has one that is not full
+    for before in (1, 3, 4, 5, per_pass - 1, per_pass, per_pass + 2):
+        first, second = EncodedStream(args, template), EncodedStream(args, template)
+        assert take_packs(first, before) == packs[:before]
+        first.save(tmp_path)
+        second.restore(tmp_path)
+        assert take_packs(second, 30) == packs[before : before + 30]
+        assert second.taken.kept + second.taken.packed == ends[before + 29]
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    shares = [take_packs(EncodedStream(args, template, rank), per_pass) for rank in range(2)]
+    assert len({q for share in shares for pack in share for q in pack}) == 100
+
+
+def test_a_run_on_packs_of_a_stream_goes_on_bitwise(sft, data, capsys):
+    flags = {'streaming': True, 'packing': True, 'max_length': 200, 'save_steps': 1, 'val_dataset': [str(data)],
+             'save_total_limit': 9, 'batch_size': 1, 'gradient_accumulation_steps': 3}  # fmt: skip
+    whole = sft(max_steps=4, **flags)
+    said = capsys.readouterr().out
+    assert 'packs of 200 tokens are made of the rows that are read ahead' in said
+    assert 'held-out data: 22 rows in ' in said and 'rows taken from the stream, in pass 2' in said
+    first = Path(whole['last_model_checkpoint']).parent / 'checkpoint-2'
+    again = sft(max_steps=4, resume_from_checkpoint=str(first), **flags)
+    assert all((tensor == weights(again)[name]).all() for name, tensor in weights(whole).items())
+
+
 @pytest.mark.parametrize(
     ('flags', 'said'),
     [
         ({'max_steps': -1}, 'needs --max_steps'),
-        ({'packing': True}, 'packs are made of all rows'),
         ({'group_by_length': True}, 'exclude each other'),
         ({'dataset': ['a.jsonl#5']}, 'leave out the number'),
     ],
