@@ -13,6 +13,7 @@ from ..errors import SwiftliteError
 from .client import EngineClient, ModelInfo
 from .config import EngineConfig
 from .errors import EngineDeadError, RequestError
+from .inbox import Inbox
 from .output_processor import RequestState
 from .outputs import RequestOutput, SequenceOutput
 from .request import EngineRequest, LoRARequest
@@ -35,7 +36,7 @@ class AsyncEngine:
         self.tokenizer: Any = None
         self.model_config: ModelInfo
         self._client: EngineClient
-        self._queues: dict[str, asyncio.Queue[SequenceOutput | EngineDeadError]] = {}
+        self._inboxes: dict[str, Inbox] = {}
         self._loras: dict[int, LoRARequest] = {}
         self._dead: str | None = None
         self._restarts: list[float] = []
@@ -80,38 +81,38 @@ class AsyncEngine:
             raise RequestError('AsyncEngine.generate answers once (n = 1); start one request an answer.')
         if self._dead is not None:
             raise EngineDeadError(self._dead)
-        if request_id in self._queues:
+        if request_id in self._inboxes:
             raise RequestError(f"request id '{request_id}' is already running.")
         sampling_params.update_from_tokenizer(self.tokenizer)
         prompt = sampling_params.truncate(prompt, self.model_config.max_model_len)
         request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt)
         state = RequestState(request, self.tokenizer)
-        inbox: asyncio.Queue[SequenceOutput | EngineDeadError] = asyncio.Queue()
-        self._queues[request_id] = inbox
+        inbox = self._inboxes[request_id] = Inbox(request_id)
         ended = False
         try:
-            self._client.send('add', request)
+            self._client.send(('add', request))
             while not state.finished:
-                out = await inbox.get()
-                if isinstance(out, EngineDeadError):
+                try:
+                    out = await inbox.get()
+                except EngineDeadError:
                     ended = True
-                    raise out
+                    raise
                 ended = out.finish_reason is not None
                 if out.error is not None:
                     raise RequestError(out.error)
                 delta = state.update(out)
                 yield state.wrap(delta)
         finally:
-            del self._queues[request_id]
+            del self._inboxes[request_id]
             if not ended:
-                self._client.send('abort', request_id)
+                self._client.send(('abort', request_id))
 
     async def abort(self, request_id: str) -> None:
         """End a request with finish_reason 'abort'; unknown ids are ignored."""
-        inbox = self._queues.get(request_id)
+        inbox = self._inboxes.get(request_id)
         if inbox is not None:
-            self._client.send('abort', request_id)
-            inbox.put_nowait(SequenceOutput(request_id, [], finish_reason='abort'))
+            self._client.send(('abort', request_id))
+            inbox.put(SequenceOutput(request_id, [], finish_reason='abort'))
 
     async def add_lora(self, request: LoRARequest) -> None:
         """Load an adapter, or replace the one of the same id; RequestError says why it does not fit."""
@@ -138,11 +139,14 @@ class AsyncEngine:
     def _connect(self) -> EngineClient:
         return EngineClient(self.config, self._deliver, self._died)
 
-    def _deliver(self, outputs: list[SequenceOutput]) -> None:
-        for out in outputs:
-            inbox = self._queues.get(out.request_id)
-            if inbox is not None:
-                inbox.put_nowait(out)
+    def _deliver(self, ids: list[str], tokens: list[int], rest: list[SequenceOutput]) -> None:
+        inboxes = self._inboxes
+        for request_id, token in zip(ids, tokens, strict=True):
+            if (inbox := inboxes.get(request_id)) is not None:
+                inbox.put_token(token)
+        for out in rest:
+            if (inbox := inboxes.get(out.request_id)) is not None:
+                inbox.put(out)
 
     async def _call(self, name: str, *args: Any) -> Any:
         if self._dead is not None:
@@ -150,8 +154,8 @@ class AsyncEngine:
         return await self._client.call(name, *args)
 
     def _fail_all(self, reason: str) -> None:
-        for inbox in self._queues.values():
-            inbox.put_nowait(EngineDeadError(reason))
+        for inbox in self._inboxes.values():
+            inbox.fail(EngineDeadError(reason))
 
     def _died(self, reason: str) -> None:
         self._dead = reason

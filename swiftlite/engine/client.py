@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-import queue
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import SwiftliteError
+from .channel import Channel
 from .config import EngineConfig
 from .errors import EngineDeadError, RequestError
 from .outputs import SequenceOutput
@@ -37,10 +36,13 @@ class ModelInfo:
 
 
 class EngineClient:
-    """One engine process. Callbacks run in the event loop: `on_outputs(list)`, `on_death(reason)` once."""
+    """One engine process. Callbacks run in the event loop: `on_outputs` (`outputs.pack`), `on_death(reason)` once."""
 
     def __init__(
-        self, config: EngineConfig, on_outputs: Callable[[list[SequenceOutput]], None], on_death: Callable[[str], None]
+        self,
+        config: EngineConfig,
+        on_outputs: Callable[[list[str], list[int], list[SequenceOutput]], None],
+        on_death: Callable[[str], None],
     ):
         ours, theirs = socket.socketpair()
         self.process = subprocess.Popen(
@@ -50,18 +52,16 @@ class EngineClient:
             process_group=0,  # Ctrl-C in a terminal is for the front process
         )
         theirs.close()
-        self._conn = Connection(ours.detach())
+        self._channel = Channel(ours)
         self._on_outputs, self._on_death = on_outputs, on_death
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = self._loop.create_future()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
-        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._closed = False
+        self._open, self._closed = True, False  # the channel; whether the end of the process is wanted
         self._death: str | None = None
-        self._outbox.put(config)
-        threading.Thread(target=self._write, daemon=True, name='engine-write').start()
-        threading.Thread(target=self._read, daemon=True, name='engine-read').start()
+        self._loop.add_reader(self._channel.fileno(), self._read)
+        self.send(config)
 
     @property
     def death(self) -> str | None:
@@ -72,9 +72,16 @@ class EngineClient:
         """Wait until the model is loaded; SwiftliteError says why it cannot be."""
         return await self._ready
 
-    def send(self, *message: Any) -> None:
-        """Queue a message; never blocks."""
-        self._outbox.put(message)
+    def send(self, message: Any) -> None:
+        """Send a message, or queue it; never blocks. One to a process that is gone is dropped: `_read` sees that."""
+        if not self._open:
+            return
+        try:
+            self._channel.send(message)
+        except OSError:
+            return
+        if self._channel.unsent:
+            self._loop.add_writer(self._channel.fileno(), self._write)
 
     async def call(self, name: str, *args: Any) -> Any:
         """Run a method of the engine between two steps and return its result; RequestError if it refuses."""
@@ -82,50 +89,58 @@ class EngineClient:
             raise EngineDeadError(self._death)
         number = next(self._numbers)
         future = self._calls[number] = self._loop.create_future()
-        self.send('call', number, name, *args)
+        self.send(('call', number, name, *args))
         return await future
 
     async def stop(self, drain: bool, timeout: float) -> None:
         """End the process: after its running requests (at most `timeout` seconds), or at once."""
         self._closed = True
-        self.send('stop', drain)
+        self.send(('stop', drain))
         try:
             await asyncio.wait_for(asyncio.to_thread(self.process.wait), timeout if drain else 5.0)
         except TimeoutError:
             self.kill()
-        self._outbox.put(None)
+        while self._open:  # the last answers; the process is gone, so this ends
+            self._read()
 
     def kill(self) -> None:
-        """End the process now."""
+        """End the process now; what it said last is lost."""
         self._closed = True
         self.process.kill()
         self.process.wait()
+        self._hang_up()
 
     def _write(self) -> None:
-        while (message := self._outbox.get()) is not None:
-            try:
-                self._conn.send(message)
-            except OSError:
-                return  # the reading thread sees the same end and reports it
+        with contextlib.suppress(OSError):
+            self._channel.flush()
+            if self._channel.unsent:
+                return
+        self._loop.remove_writer(self._channel.fileno())
 
     def _read(self) -> None:
-        try:
-            while True:
-                message = self._conn.recv()
-                self._post(self._dispatch, message)
-        except (EOFError, OSError):
-            status = self.process.wait()
-            self._outbox.put(None)
-            self._post(self._ended, f'The engine process ended unexpectedly (exit status {status}).')
+        alive = self._channel.read()
+        while self._channel.complete:
+            self._dispatch(self._channel.recv())
+        if not alive and self._open:
+            self._hang_up()
+            self._task = self._loop.create_task(self._tell())
 
-    def _post(self, function: Callable[..., None], *args: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *args)
+    def _hang_up(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_writer(self._channel.fileno())
+            self._channel.close()
+
+    async def _tell(self) -> None:
+        """The process closed its end: it is gone, or about to be."""
+        status = await asyncio.to_thread(self.process.wait)
+        self._ended(f'The engine process ended unexpectedly (exit status {status}).')
 
     def _dispatch(self, message: tuple[Any, ...]) -> None:
         kind, *args = message
         if kind == 'outputs':
-            self._on_outputs(args[0])
+            self._on_outputs(*args)
         elif kind == 'reply':
             number, value, error = args
             future = self._calls.pop(number)

@@ -18,6 +18,7 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Any, skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True):
         self._tokenizer = tokenizer
+        self._plain = tokenizer.backend_tokenizer.decode if _is_plain(tokenizer) else None
         self._skip = skip_special_tokens
         # some decoders put spaces between tokens: special tokens may be wanted without
         close = not (skip_special_tokens or spaces_between_special_tokens)
@@ -45,12 +46,26 @@ class Detokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens that are all there."""
-        text = self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+        if self._plain is not None:
+            text = self._plain(ids, self._skip)
+        else:
+            text = self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
         for pair in itertools.pairwise(ids) if self._close else ():
             if all(token in self._close for token in pair):
                 first, second = (str(self._close[token]) for token in pair)
                 text = text.replace(f'{first} {second}', first + second)
         return text
+
+
+def _is_plain(tokenizer: Any) -> bool:
+    """Whether decoding is that of the backend and nothing around it, which costs several times as much."""
+    from transformers import PreTrainedTokenizerBase, TokenizersBackend  # slow to import, and here by now
+
+    kind = type(tokenizer)
+    return (
+        getattr(kind, '_decode', None) is TokenizersBackend._decode
+        and getattr(kind, 'decode', None) is PreTrainedTokenizerBase.decode
+    )
 
 
 def overlap(text: str, marker: str) -> int:

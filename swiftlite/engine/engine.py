@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,6 +19,7 @@ from .intake import GrammarIntake
 from .library import AdapterLibrary
 from .model_runner import StepFuture, num_pages
 from .outputs import SequenceOutput
+from .pacing import Pacer
 from .planner import Step
 from .request import EngineRequest, LoRARequest
 from .scheduler import Scheduler
@@ -56,6 +58,7 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._inflight: deque[tuple[Step, StepFuture]] = deque()
         self._early: list[SequenceOutput] = []  # known between two steps
+        self._pacer = Pacer()
         self._stuck = False  # the last step left nothing to wait for on the device
         self._seeds = random.Random(config.seed)
         self._dead: str | None = None
@@ -64,6 +67,12 @@ class Engine:
     @property
     def has_work(self) -> bool:
         return bool(self._inflight) or self.scheduler.has_work or len(self.intake) > 0 or self.library.busy
+
+    @property
+    def due(self) -> float:
+        """When `step` should be called again, by time.perf_counter(), to take in what comes until then; 0: now."""
+        alone = len(self._inflight) == self.lookahead == 1 and not self.scheduler.waiting and not self._early
+        return self._pacer.due if alone else 0.0
 
     def add_request(self, request: EngineRequest) -> None:
         """Queue a request; RequestError says why it cannot run, and nothing changed.
@@ -113,9 +122,11 @@ class Engine:
         outputs = self._take_compiled()
         try:
             outputs += self._take_read(wait=self._stuck)
+            began = time.perf_counter()
             step = self.scheduler.schedule()
             if step is not None:
                 self._inflight.append((step, self.executor.submit(step.plan)))
+                self._pacer.planned(time.perf_counter() - began)
                 for load in step.plan.adapters:
                     self.library.uploaded(load.uid)
             self.library.read_ahead(self.scheduler.waiting)
@@ -123,7 +134,9 @@ class Engine:
             must = step is None  # nothing to plan until a result is known
             while self._inflight and (must or len(self._inflight) > self.lookahead or self._inflight[0][1].done()):
                 oldest, future = self._inflight.popleft()
-                outputs += self.scheduler.process(oldest, future.result())
+                late, result = future.done(), future.result()
+                self._pacer.finished(oldest, self._inflight[0][0] if self._inflight else None, late)
+                outputs += self.scheduler.process(oldest, result)
                 must = False
         except EngineDeadError as error:
             self._dead = str(error)

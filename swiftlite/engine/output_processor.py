@@ -31,7 +31,7 @@ class RequestState:
 
     def update(self, out: SequenceOutput) -> CompletionOutput:
         """Turn an engine output into a delta; tokens after a stop string are dropped."""
-        self.cached = out.num_cached_tokens
+        self.cached = max(self.cached, out.num_cached_tokens)
         if out.prompt_logprobs is not None:
             self._prompt_logprobs = out.prompt_logprobs
         delta = CompletionOutput(self.index, '', [], lora_request=self.request.lora)

@@ -6,45 +6,51 @@ Messages are (kind, …) tuples over a pipe. In: add, abort, call, stop. Out: re
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import time
 import traceback
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import SwiftliteError
+from .channel import Channel
 from .config import EngineConfig
 from .engine import Engine
 from .errors import EngineDeadError
-from .outputs import SequenceOutput
+from .outputs import SequenceOutput, pack
 
 READING = 0.02  # seconds of messages between two steps
+LEAVING = 10.0  # seconds for the last words to be read
 
 
 class EngineLoop:
     """Steps while there is work, reads messages between steps."""
 
-    def __init__(self, engine: Engine, conn: Connection):
+    def __init__(self, engine: Engine, conn: Channel):
         self.engine, self.conn = engine, conn
         self.draining = False
 
     def run(self) -> None:
         """Until the pipe closes, or `stop` came and nothing runs."""
         while True:
-            began = time.monotonic()
-            while self.conn.poll(0 if self.engine.has_work else None):
+            due = max(self.engine.due, time.perf_counter())
+            while self._arrived(due):
                 if not self._handle(self.conn.recv()):
                     return
                 if self.draining and not self.engine.has_work:
                     return
-                if time.monotonic() - began > READING and self.engine.has_work:
+                if time.perf_counter() - due > READING and self.engine.has_work:
                     break  # thousands of new requests do not hold up those that run
             outputs = self.engine.step()
             if outputs:
-                self.conn.send(('outputs', outputs))
+                self.conn.send(('outputs', *pack(outputs)))
             if self.draining and not self.engine.has_work:
                 return
+
+    def _arrived(self, due: float) -> bool:
+        """Wait for a message: until `due`, or as long as it takes where there is nothing else to do."""
+        return self.conn.poll(max(due - time.perf_counter(), 0.0) if self.engine.has_work else None)
 
     def _handle(self, message: tuple[Any, ...]) -> bool:
         kind, *args = message
@@ -53,9 +59,8 @@ class EngineLoop:
             try:
                 self.engine.add_request(request)
             except SwiftliteError as error:
-                self.conn.send(
-                    ('outputs', [SequenceOutput(request.request_id, [], finish_reason='error', error=str(error))])
-                )
+                refused = SequenceOutput(request.request_id, [], finish_reason='error', error=str(error))
+                self.conn.send(('outputs', *pack([refused])))
         elif kind == 'abort':
             self.engine.abort(args[0])
         elif kind == 'call':
@@ -81,7 +86,7 @@ class EngineLoop:
         self.conn.send(('reply', number, None, error))
 
 
-def main(conn: Connection) -> int:
+def main(conn: Channel) -> int:
     """Load the engine the first message describes, and serve it."""
     config: EngineConfig = conn.recv()
     try:
@@ -123,4 +128,7 @@ def main(conn: Connection) -> int:
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front process decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(main(Connection(int(sys.argv[1]))))
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    status = main(channel)
+    channel.drain(LEAVING)
+    sys.exit(status)

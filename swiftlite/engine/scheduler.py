@@ -11,6 +11,7 @@ import numpy as np
 
 from .adapters import AdapterTable, Place
 from .block_manager import BlockManager
+from .budget import step_budget
 from .constraint import take
 from .outputs import SequenceOutput
 from .plan import AdapterLoad, SlotStart, StepResult
@@ -41,6 +42,7 @@ class Scheduler:
         adapters.on_move = self.waiting.moved
         self.running: list[Sequence] = []
         self._slots = list(range(max_num_seqs - 1, -1, -1))
+        self._begun: list[Sequence] = []  # their prompts are partly computed
         self._planner = Planner(vocab_size, prefixes)
         self.num_preemptions = 0
         self.dropped_adapters: list[int] = []  # uids that workers may forget
@@ -60,7 +62,7 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """The next step, or None when nothing can be computed before a result arrives."""
-        budget = self.max_tokens
+        budget = self._budget()
         rows: list[Row] = []
         preempted = False
         for seq in list(self.running):
@@ -85,6 +87,7 @@ class Scheduler:
         loads: list[AdapterLoad] = []
         if not preempted:
             self._admit(budget, rows, new, loads)
+        self._begun = [seq for seq, start, count in rows if start + count < seq.total]
         if not rows:
             return None
         return self._planner.make(rows, new, loads)
@@ -108,7 +111,8 @@ class Scheduler:
             if seq.status is Status.RUNNING:
                 self.blocks.commit(seq)
             reason, stop = seq.finish_reason()
-            out = SequenceOutput(seq.request_id, [token], logprobs, reason, stop, max(seq.cached, 0))
+            cached = max(seq.cached, 0) if reason is not None or seq.num_outputs == 1 else 0
+            out = SequenceOutput(seq.request_id, [token], logprobs, reason, stop, cached)
             if seq.num_outputs == 1 and seq.params.prompt_logprobs is not None:
                 out.prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, []
             outputs.append(out)
@@ -150,6 +154,13 @@ class Scheduler:
                 out.finish_reason, out.error = 'error', f'The answer cannot go on with its grammar: {ending.error}.'
             if out.finish_reason is not None:
                 self.finish(seq)
+
+    def _budget(self) -> int:
+        begun = [seq for seq in self._begun if seq.status is Status.RUNNING]
+        if not begun and not self.waiting:
+            return self.max_tokens
+        left = self.waiting.tokens + sum(seq.total - seq.computed for seq in begun)
+        return step_budget(self.max_tokens, len(self.running) - len(begun), left)
 
     def _admit(self, budget: int, rows: list[Row], new: list[SlotStart], loads: list[AdapterLoad]) -> None:
         """Start waiting sequences in order of arrival, past those whose adapter is not to be had now."""

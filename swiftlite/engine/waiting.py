@@ -19,11 +19,12 @@ class WaitingLine:
     def __init__(self, place: Callable[[int], Place]):
         """place: of an adapter's uid; `moved` is to be called when it changes."""
         self._place = place
-        self._queues: dict[int, OrderedDict[Sequence, None]] = {}
+        self._queues: dict[int, OrderedDict[Sequence, int]] = {}  # the value: its tokens
         # (arrival of the oldest sequence, uid); those that are no longer true are left out when they come up
         self._heaps: dict[Place, list[tuple[int, int]]] = {place: [] for place in LOOKED_AT}
         self._arrivals = itertools.count(1)
         self._length = 0
+        self.tokens = 0  # of all of them
 
     def __len__(self) -> int:
         return self._length
@@ -32,24 +33,22 @@ class WaitingLine:
         """A new sequence, the youngest of all."""
         seq.arrival = next(self._arrivals)
         queue = self._queues.setdefault(seq.adapter, OrderedDict())
-        queue[seq] = None
-        self._length += 1
+        self._put(queue, seq)
         if len(queue) == 1:
             self.moved(seq.adapter)
 
     def put_back(self, seq: Sequence) -> None:
         """A sequence that ran, older than all others of its adapter."""
         queue = self._queues.setdefault(seq.adapter, OrderedDict())
-        queue[seq] = None
+        self._put(queue, seq)
         queue.move_to_end(seq, last=False)
-        self._length += 1
         self.moved(seq.adapter)
 
     def remove(self, seq: Sequence) -> None:
         """Take a sequence out, wherever it stands."""
         queue = self._queues[seq.adapter]
         oldest = next(iter(queue)) is seq
-        del queue[seq]
+        self.tokens -= queue.pop(seq)
         self._length -= 1
         if not queue:
             del self._queues[seq.adapter]
@@ -74,6 +73,11 @@ class WaitingLine:
         queue = self._queues.get(uid)
         if queue and (heap := self._heaps.get(self._place(uid))) is not None:
             heapq.heappush(heap, (next(iter(queue)).arrival, uid))
+
+    def _put(self, queue: OrderedDict[Sequence, int], seq: Sequence) -> None:
+        queue[seq] = seq.total
+        self.tokens += seq.total
+        self._length += 1
 
     def _head(self, place: Place) -> Sequence | None:
         heap = self._heaps[place]

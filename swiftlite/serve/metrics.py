@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from swiftlite.engine.outputs import RequestOutput
+from swiftlite.serve.gap_times import GapTimes
 
 LABELS = ('model_name', 'engine')
 LATENCY = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
@@ -43,9 +44,13 @@ class Metrics:
         self._engine_counters = {name: self._counter(name, text) for name, (_, text) in COUNTERS.items()}
         self._seen = dict.fromkeys(COUNTERS, 0)
         self.prompt_tokens = self._counter('vllm:prompt_tokens', 'Prompt tokens of started requests.')
-        self.generation_tokens = self._counter('vllm:generation_tokens', 'Generated tokens.')
+        self.generated = 0  # tokens since the last `render`
+        self._generation_tokens = self._counter('vllm:generation_tokens', 'Generated tokens.')
         self.first_token = self._histogram('vllm:time_to_first_token_seconds', 'Time to the first token.', LATENCY)
-        self.inter_token = self._histogram('vllm:inter_token_latency_seconds', 'Time between two tokens.', LATENCY)
+        self.inter_token = GapTimes(
+            'vllm:inter_token_latency_seconds', 'Time between two tokens.', LATENCY, LABELS, self._labels
+        )
+        self.registry.register(self.inter_token)
         self.end_to_end = self._histogram(
             'vllm:e2e_request_latency_seconds', 'Time from the request to its last token.', REQUEST_LATENCY
         )
@@ -102,6 +107,8 @@ class Metrics:
             value = stats.get(key, 0)
             self._engine_counters[name].inc(value - self._seen[name] if value >= self._seen[name] else value)
             self._seen[name] = value
+        self._generation_tokens.inc(self.generated)
+        self.generated = 0
         self._lora_info.clear()
         if stats.get('max_adapters'):
             names = (','.join(stats[f'{state}_adapters']) for state in ('waiting', 'running'))
@@ -134,7 +141,7 @@ class SequenceWatch:
         now = time.perf_counter()
         tokens = len(output.outputs[0].token_ids)
         if tokens:
-            self._metrics.generation_tokens.inc(tokens)
+            self._metrics.generated += tokens
             if self._lora_tokens is not None:
                 self._lora_tokens.inc(tokens)
             if self._last:

@@ -18,6 +18,8 @@ from swiftlite.serve.service import Service
 
 logger = logging.getLogger('swiftlite.serve')
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(',', ':'))  # json.dumps would make one for every chunk
+
 JSON_HEADERS = [(b'content-type', b'application/json')]
 CUT_SECONDS = 5.0  # for an answer that is cut short to reach its client
 SSE_HEADERS = [(b'content-type', b'text/event-stream; charset=utf-8'), (b'cache-control', b'no-cache')]
@@ -109,7 +111,7 @@ def error_reply(error: ApiError) -> JsonReply:
 
 
 def dumps(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(',', ':')).encode('utf-8', 'replace')
+    return ENCODER.encode(content).encode('utf-8', 'replace')
 
 
 def event(content: Any) -> bytes:

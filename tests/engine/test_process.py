@@ -22,6 +22,7 @@ class Busy:
     """An engine with work for ever; notes how many messages were left at each step."""
 
     has_work = True
+    due = 0.0
 
     def __init__(self, conn: Flood) -> None:
         self.conn, self.seen = conn, list[int]()

@@ -1,6 +1,7 @@
 """A client that goes away frees its blocks within a step, whatever it was waiting for."""
 
 import asyncio
+import json
 import random
 import time
 
@@ -75,6 +76,7 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
     rng = random.Random(0)
     prompts = [f'prompt number {i} ' * rng.randint(1, 6) for i in range(200)]
     cuts = [rng.randint(0, 12) if rng.random() < 0.3 else None for _ in prompts]
+
     def body(prompt: str) -> dict:
         return {'prompt': prompt, 'max_tokens': 16, 'ignore_eos': True, 'stream': True}
 
@@ -85,7 +87,9 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
                 lines.append(line)
                 if cut is not None and len(lines) > cut:
                     return None
-        return '\n'.join(line.split('"choices"')[-1].split('"usage"')[0] for line in lines)
+        assert lines[-2:] == ['data: [DONE]', '']
+        choices = [json.loads(line[6:])['choices'][0] for line in lines if line.startswith('data: {')]
+        return ''.join(choice['text'] for choice in choices) + str(choices[-1]['finish_reason'])
 
     async def ask_all(indices: list[int], cuts: list[int | None], at_once: int) -> list[str | None]:
         limits = httpx.Limits(max_connections=at_once)

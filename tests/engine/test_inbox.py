@@ -1,0 +1,62 @@
+"""Outputs of one request that wait for their reader."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swiftlite.engine import EngineDeadError
+from swiftlite.engine.inbox import Inbox
+from swiftlite.engine.outputs import SequenceOutput, TokenLogprobs, pack
+
+
+def outputs(number):
+    """`number` outputs of one token each, some with logprobs, the last with its end."""
+    found = [SequenceOutput('r', [i], num_cached_tokens=16 if i == 0 else 0) for i in range(number)]
+    found[-1].finish_reason, found[-1].num_cached_tokens = 'length', 16
+    return found
+
+
+@given(st.integers(1, 12), st.lists(st.booleans(), min_size=12, max_size=12), st.booleans())
+def test_read_late_or_at_once_it_is_the_same(number, reads, with_logprobs):
+    async def scenario():
+        inbox, got = Inbox('r'), []
+        for out, read in zip(outputs(number), reads, strict=False):
+            if with_logprobs:
+                out.logprobs = [TokenLogprobs(-float(out.token_ids[0]), 1, [], [])]
+            ids, tokens, rest = pack([out])
+            assert len(ids) == len(tokens) == 1 - len(rest)
+            for token in tokens:
+                inbox.put_token(token)
+            for other in rest:
+                inbox.put(other)
+            if read:
+                got.append(await inbox.get())
+        if not reads[number - 1]:
+            got.append(await inbox.get())
+        assert [token for out in got for token in out.token_ids] == list(range(number))
+        assert [out.finish_reason for out in got] == [None] * (len(got) - 1) + ['length']
+        assert got[0].num_cached_tokens == got[-1].num_cached_tokens == 16
+        if with_logprobs:
+            assert [one.logprob for out in got for one in out.logprobs] == [-float(i) for i in range(number)]
+
+    asyncio.run(scenario())
+
+
+async def test_a_reader_is_woken():
+    inbox = Inbox('r')
+    reader = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    inbox.put_token(7)
+    assert (await reader).token_ids == [7]
+
+
+async def test_a_dead_engine_is_told_of_after_its_last_words():
+    inbox = Inbox('r')
+    inbox.put_token(7)
+    inbox.fail(EngineDeadError('gone'))
+    assert (await inbox.get()).token_ids == [7]
+    for _ in range(2):
+        with pytest.raises(EngineDeadError, match='gone'):
+            await inbox.get()
