@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,11 +110,26 @@ def read_adapter(path: str | Path, config: dict | None = None, *, merging: bool 
     """
     folder = Path(path)
     settings = adapter_config(folder, merging=merging)
-    pairs, replaced = _pairs(folder, bool(settings.get('modules_to_save')))
+    file = weights_file(folder)
+    adapter = assembled(file, settings, iter_file(file, in_memory=True))
+    if config is not None:
+        check_shapes(adapter, config, folder)
+    return adapter
+
+
+def assembled(
+    file: Path, settings: dict, tensors: Iterable[tuple[str, torch.Tensor]], check_values: bool = True
+) -> Adapter:
+    """The adapter that the (name, tensor) of its file make, whose matrices are views of the tensors.
+
+    check_values: refuse numbers that are not finite.
+    """
+    folder = file.parent
+    pairs, replaced = _pairs(file, tensors, bool(settings.get('modules_to_save')))
     adapter = Adapter(settings, replaced=replaced)
     for module, pair in pairs.items():
         rank, scaling = rank_and_scaling(settings, module)
-        a, b = _checked(folder, module, _as_linear(folder, settings, module, pair), rank)
+        a, b = _checked(folder, module, _as_linear(folder, settings, module, pair), rank, check_values)
         targets = native_modules(module)
         if b.shape[0] % len(targets):
             raise SwiftliteError(
@@ -122,8 +138,6 @@ def read_adapter(path: str | Path, config: dict | None = None, *, merging: bool 
         magnitudes = _magnitude(folder, settings, module, pair, len(b)).chunk(len(targets))
         for target, rows, magnitude in zip(targets, b.chunk(len(targets)), magnitudes, strict=True):
             adapter.modules[target] = LoRAWeights(a, rows, scaling, magnitude if settings.get('use_dora') else None)
-    if config is not None:
-        check_shapes(adapter, config, folder)
     return adapter
 
 
@@ -137,8 +151,8 @@ def adapter_state(path: str | Path) -> AdapterState:
         SwiftliteError: the folder holds no adapter.
     """
     folder = Path(path)
-    _check_folder(folder)
-    files = [folder / 'adapter_config.json', _weights_file(folder)]
+    check_folder(folder)
+    files = [folder / 'adapter_config.json', weights_file(folder)]
     try:
         return tuple((file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files)
     except OSError as error:
@@ -148,8 +162,12 @@ def adapter_state(path: str | Path) -> AdapterState:
 def adapter_config(path: str | Path, *, merging: bool = False) -> dict:
     """adapter_config.json of a folder, refused if it asks for what swiftlite does not compute."""
     folder = Path(path)
-    _check_folder(folder)
-    settings = read_json(folder / 'adapter_config.json')
+    check_folder(folder)
+    return supported(folder, read_json(folder / 'adapter_config.json'), merging=merging)
+
+
+def supported(folder: Path, settings: dict, *, merging: bool = False) -> dict:
+    """The settings of an adapter, refused if they ask for what swiftlite does not compute."""
     if str(settings.get('peft_type', 'LORA')).upper() != 'LORA':
         raise SwiftliteError(f'{folder} is a {settings["peft_type"]} adapter; only LORA is supported')
     _check_ranks(folder, settings)
@@ -172,14 +190,16 @@ def adapter_config(path: str | Path, *, merging: bool = False) -> dict:
     return settings
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder of a PEFT adapter."""
     if not folder.is_dir():
         raise SwiftliteError(f'{folder} is not a folder; a PEFT adapter folder is needed')
     if not (folder / 'adapter_config.json').is_file():
         raise SwiftliteError(f'{folder} is not a PEFT adapter: it has no adapter_config.json')
 
 
-def _weights_file(folder: Path) -> Path:
+def weights_file(folder: Path) -> Path:
+    """The file with an adapter's weights; SwiftliteError: there is none."""
     names = 'adapter_model.safetensors', 'adapter_model.bin'
     for file in (folder / name for name in names):
         if file.is_file():
@@ -227,17 +247,18 @@ def native_modules(module: str) -> tuple[str, ...]:
     return (module,)
 
 
-def _pairs(folder: Path, saved: bool) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+def _pairs(
+    file: Path, tensors: Iterable[tuple[str, torch.Tensor]], saved: bool
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """The parts of each adapted module, and the whole tensors where `saved` allows them."""
-    file = _weights_file(folder)
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     replaced: dict[str, torch.Tensor] = {}
-    for name, tensor in iter_file(file, in_memory=True):
+    for name, tensor in tensors:
         if (match := _PART.fullmatch(name)) is not None:
             pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3) or match.group(4)] = tensor
         elif saved and 'lora_' not in name:
             if not tensor.is_floating_point() or not all_finite(tensor):
-                raise SwiftliteError(f'{folder}: {name} holds values that are not finite numbers')
+                raise SwiftliteError(f'{file.parent}: {name} holds values that are not finite numbers')
             replaced[name.removeprefix(_PREFIX)] = tensor
         else:
             raise SwiftliteError(f'{file} holds {name}, which is no LoRA weight of a linear layer')
@@ -283,13 +304,15 @@ def _magnitude(folder: Path, settings: dict, module: str, pair: dict[str, torch.
     return found.reshape(rows)
 
 
-def _checked(folder: Path, module: str, pair: dict[str, torch.Tensor], rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _checked(
+    folder: Path, module: str, pair: dict[str, torch.Tensor], rank: int, values: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     for name in ('lora_A', 'lora_B'):
         if name not in pair:
             raise SwiftliteError(f'{folder} has no {name} for {module}')
         if pair[name].dim() != 2 or not pair[name].is_floating_point():
             raise SwiftliteError(f'{folder}: {name} of {module} is no matrix of floating-point numbers')
-        if not all_finite(pair[name]):
+        if values and not all_finite(pair[name]):
             raise SwiftliteError(f'{folder}: {name} of {module} holds values that are not finite')
     a, b = pair['lora_A'], pair['lora_B']
     if a.shape[0] != rank or b.shape[1] != rank:

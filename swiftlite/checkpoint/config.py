@@ -17,9 +17,15 @@ def read_json(path: Path) -> dict:
         SwiftliteError: the file cannot be read, or holds no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        return parse_json(path, path.read_bytes())
     except OSError as error:
         raise SwiftliteError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def parse_json(path: Path, content: bytes) -> dict:
+    """The JSON object that a file holds; SwiftliteError if it is none."""
+    try:
+        value = json.loads(content.decode('utf-8'))
     except ValueError as error:
         raise SwiftliteError(f'{path} is not valid JSON: {error}') from error
     if not isinstance(value, dict):

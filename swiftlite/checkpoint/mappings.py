@@ -6,6 +6,7 @@ index. The same rules read base weights (`weight`, `bias`) and LoRA weights (`lo
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -45,11 +46,15 @@ class Mapping:
 
     def modules(self, module: str) -> tuple[str, ...] | None:
         """Native module paths whose rows the upstream module holds, None if the layout has no such module."""
-        for rule in self.rules:
-            if match := re.fullmatch(re.escape(rule.source).replace(r'\{n\}', r'(\d+)'), module):
+        for pattern, targets in self._sources:
+            if match := pattern.fullmatch(module):
                 layer = match.group(1) if match.groups() else ''
-                return tuple(target.replace('{n}', layer) for target in rule.targets)
+                return tuple(target.replace('{n}', layer) for target in targets)
         return None
+
+    @cached_property
+    def _sources(self) -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
+        return [(re.compile(re.escape(rule.source).replace(r'\{n\}', r'(\d+)')), rule.targets) for rule in self.rules]
 
     def upstream(self, module: str) -> tuple[str, int, int] | None:
         """(upstream module, index of the row chunk, number of chunks) of a native module path."""

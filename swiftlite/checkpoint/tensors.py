@@ -1,9 +1,6 @@
 """Weights of a checkpoint folder, streamed file by file under native names."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -11,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from swiftlite.checkpoint.config import raw_config, read_json
+from swiftlite.checkpoint.flat_file import read_flat
 from swiftlite.checkpoint.mappings import Mapping, mapping_of
 from swiftlite.errors import SwiftliteError
 
@@ -43,21 +41,22 @@ def weight_files(path: str | Path) -> list[Path]:
 def iter_file(file: Path, in_memory: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, CPU tensor) of one weight file in its own names and dtypes; tensors are memory-mapped where possible.
 
-    in_memory: map a copy. A mapped file that is cut short or whose disk goes away kills the process (SIGBUS); a copy
-    that cannot be made is an error.
+    in_memory: read the file, do not map it. One that is cut short or whose disk goes away while it is mapped kills the
+    process (SIGBUS).
 
     Raises:
         SwiftliteError: the file is truncated or no weight file.
     """
+    if in_memory and file.suffix == '.safetensors':
+        yield from read_flat(file, lambda size: torch.empty(size, dtype=torch.uint8)).tensors()
+        return
     try:
-        with ExitStack() as stack:
-            source = stack.enter_context(_copy(file)) if in_memory else file
-            if file.suffix == '.safetensors':
-                reader = stack.enter_context(safe_open(str(source), framework='pt'))
+        if file.suffix == '.safetensors':
+            with safe_open(str(file), framework='pt') as reader:
                 for name in reader.keys():  # noqa: SIM118 (not a dict)
                     yield name, reader.get_tensor(name)
-            else:
-                yield from torch.load(source, map_location='cpu', weights_only=True, mmap=True).items()
+        else:
+            yield from torch.load(file, map_location='cpu', weights_only=True, mmap=not in_memory).items()
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
         raise SwiftliteError(f'{file} is damaged or not a weight file: {str(error).splitlines()[0]}') from error
 
@@ -65,18 +64,6 @@ def iter_file(file: Path, in_memory: bool = False) -> Iterator[tuple[str, torch.
 def all_finite(tensor: torch.Tensor) -> bool:
     """Whether no value is infinite or not a number: a sum tells, unless it overflows."""
     return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
-
-
-@contextmanager
-def _copy(file: Path) -> Iterator[Path]:
-    """A file in memory with the content of `file`; what maps it keeps it."""
-    fd = os.memfd_create(file.name)
-    try:
-        with file.open('rb') as source, open(fd, 'wb', closefd=False) as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-        yield Path(f'/proc/self/fd/{fd}')
-    finally:
-        os.close(fd)
 
 
 def iter_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,19 +6,20 @@ import contextlib
 import threading
 import time
 import traceback
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isfinite
 
 import torch
 
-from ..checkpoint.adapter import AdapterState, LoRAWeights, adapter_state, read_adapter
+from ..checkpoint.adapter import AdapterState, LoRAWeights, adapter_state
+from ..checkpoint.adapter_files import AdapterFiles, read_files
+from ..checkpoint.flat_file import largest
 from ..checkpoint.tensors import all_finite
 from ..errors import SwiftliteError
-from ..layers.linear import Linear
-from ..layers.lora import PAGE
 from ..layers.vocab_lora import VocabPair
+from .adapter_layout import BLOCK, Array, Group, Layout, LayoutMaker
 
 VOCAB = ('model.embed_tokens', 'lm_head')
 READERS = 4  # what they do is mostly done without the interpreter's lock
@@ -28,7 +29,7 @@ SLOW = 10.0  # seconds after which a read does not keep another from starting
 GIVE_UP = 300.0  # seconds after which it has failed
 MOST_READERS = 64  # with those that hang
 NO_ANSWER = f'has not been read within {GIVE_UP:g} s: does its disk answer?'
-CHUNK = 16 << 20  # bytes; pinned memory is kept for the next adapter, which uses pieces of one size again
+SHAPES = 64  # kinds of adapters whose layouts are kept
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,32 @@ class AdapterRead:
 
 
 @dataclass(frozen=True)
-class Array:
-    """One layer's A [slices, R, in] (rank_dim 1) or B [R, out] (rank_dim 0) in a piece of the copy."""
-
-    linear: int
-    rank_dim: int
-    chunk: int
-    start: int
-    shape: tuple[int, ...]
-
-    def of(self, chunk: torch.Tensor) -> torch.Tensor:
-        return chunk[self.start : self.start + prod(self.shape)].view(self.shape)
-
-
-@dataclass(frozen=True)
 class HostAdapter:
-    """An adapter's arrays one behind the other. R is its rank in whole pages; what is beyond the rank is zero."""
+    """An adapter's arrays one behind the other."""
 
     rank: int
-    chunks: list[torch.Tensor]  # [n] of the pools' dtype, pinned for a GPU
-    arrays: list[Array]
+    pieces: list[torch.Tensor]  # [n] of the pools' dtype, pinned for a GPU
+    arrays: Sequence[Array]  # by piece
     vocab: dict[str, VocabPair]  # of the embedding and the output layer, whole on every rank
 
     @property
     def num_bytes(self) -> int:
         pairs = [tensor for pair in self.vocab.values() for tensor in (pair.a, pair.b)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.chunks, *pairs))
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.pieces, *pairs))
+
+
+class Scratch(threading.local):
+    """Memory of a thread that is used again and again: what is mapped anew costs a fault a page."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[torch.dtype, torch.Tensor] = {}
+
+    def __call__(self, count: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        """[count], overwritten by the next call for this dtype."""
+        found = self._buffers.get(dtype)
+        if found is None or len(found) < count:
+            found = self._buffers[dtype] = torch.empty(count, dtype=dtype)
+        return found[:count]
 
 
 class AdapterFormat:
@@ -76,39 +77,77 @@ class AdapterFormat:
 
     def __init__(
         self,
-        linears: Sequence[Linear],
+        groups: Sequence[Group],
         sizes: dict[str, tuple[int, int]],
         max_rank: int,
         dtype: torch.dtype,
         pinned: bool,
     ):
         """sizes: (in, out) features of the whole model's layers by the last part of their name."""
-        self._linears, self._sizes, self._max_rank = linears, sizes, max_rank
+        self._groups, self._sizes, self._max_rank = groups, sizes, max_rank
         self._dtype, self._pinned = dtype, pinned
+        linears = [linear for group in groups for linear in group.linears]
         self._known = {f'{linear.prefix}.{s.name}': s.name for linear in linears for s in linear.slices}
         self._known |= {name: name.rpartition('.')[2] for name in VOCAB}
+        self._scratch = Scratch()
+        self._make = LayoutMaker(groups, dtype)
+        self._layouts: OrderedDict[tuple[bytes, bytes, int], Layout] = OrderedDict()
+        self._making = threading.Lock()  # guards _layouts
 
     def read(self, path: str) -> HostAdapter:
         """Read and check the adapter in a folder; SwiftliteError names the tensor that does not fit."""
-        modules = read_adapter(path).modules
-        self._check(path, modules)
-        vocab = {name: self._vocab_pair(path, name, modules.pop(name)) for name in VOCAB if name in modules}
-        rank = max((weights.rank for weights in modules.values()), default=1)
-        chunks, arrays = self._allocate(modules, rank)
-        for array in arrays:
-            self._fill(path, array, array.of(chunks[array.chunk]), modules)
-        return HostAdapter(rank, chunks, arrays, vocab)
+        files = read_files(path, self._scratch)
+        layout, numbers = self._layout(path, files)
+        top = largest(numbers)
+        if not isfinite(top):
+            files.adapter(check_values=True)  # says which
+        numbers = self._scaled(layout, numbers)
+        pieces = [torch.empty(size, dtype=self._dtype, pin_memory=self._pinned) for size in layout.sizes]
+        layout.fill(numbers, pieces)
+        count = len(pieces) - 2 * len(layout.vocab)
+        ends = iter(pieces[count:])
+        vocab = {name: VocabPair(next(ends).view(a), next(ends).view(b)) for name, a, b in layout.vocab}
+        adapter = HostAdapter(layout.rank, pieces[:count], layout.arrays, vocab)
+        if not top * max(layout.largest_scaling, 1.0) <= torch.finfo(self._dtype).max:
+            self._check_fits(path, adapter)
+        return adapter
 
-    def _vocab_pair(self, path: str, name: str, weights: LoRAWeights) -> VocabPair:
-        pair = VocabPair(
-            *(
-                torch.empty(tensor.shape, dtype=self._dtype, pin_memory=self._pinned).copy_(tensor)
-                for tensor in (weights.a, weights.b.float() * weights.scaling)
-            )
-        )
-        for tensor in (pair.a, pair.b):
-            self._check_finite(path, f"an adapter matrix of '{name}'", tensor)
-        return pair
+    def _layout(self, path: str, files: AdapterFiles) -> tuple[Layout, torch.Tensor]:
+        """Where the numbers go, and the numbers [n]."""
+        if files.key is None or files.weights is None:
+            return self._new_layout(path, files)
+        with self._making:
+            layout = self._layouts.get(files.key)
+            if layout is None:
+                layout, numbers = self._new_layout(path, files)
+                if numbers.data_ptr() == files.weights.data.data_ptr():
+                    self._layouts[files.key] = layout
+                    if len(self._layouts) > SHAPES:
+                        self._layouts.popitem(last=False)
+                return layout, numbers
+            self._layouts.move_to_end(files.key)
+        return layout, files.weights.data.view(layout.dtype)
+
+    def _new_layout(self, path: str, files: AdapterFiles) -> tuple[Layout, torch.Tensor]:
+        modules = files.adapter(check_values=False).modules
+        self._check(path, modules)
+        numbers = _flat(modules, files.weights.data if files.weights is not None else None)
+        vocab = {name: modules.pop(name) for name in VOCAB if name in modules}
+        return self._make(modules, vocab, numbers), numbers
+
+    def _scaled(self, layout: Layout, numbers: torch.Tensor) -> torch.Tensor:
+        """In the pools' dtype, rounded once."""
+        if numbers.dtype not in (self._dtype, torch.float32):
+            numbers = self._converted(numbers, torch.float32)
+        layout.scale(numbers)
+        return self._converted(numbers, self._dtype)
+
+    def _converted(self, numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if numbers.dtype == dtype:
+            return numbers
+        out = self._scratch(len(numbers), dtype)
+        torch._foreach_copy_(out.split(BLOCK), numbers.split(BLOCK))
+        return out
 
     def _check(self, path: str, modules: dict[str, LoRAWeights]) -> None:
         for name, weights in modules.items():
@@ -130,40 +169,41 @@ class AdapterFormat:
                 f'start it with max_lora_rank {rank} (--max_lora_rank).'
             )
 
-    def _allocate(self, modules: dict[str, LoRAWeights], rank: int) -> tuple[list[torch.Tensor], list[Array]]:
-        """Zeros, laid out: layers that are no target have no arrays."""
-        rows, room = -(-rank // PAGE) * PAGE, CHUNK // self._dtype.itemsize
-        arrays: list[Array] = []
-        sizes: list[int] = []
-        for index, linear in enumerate(self._linears):
-            if not any(f'{linear.prefix}.{s.name}' in modules for s in linear.slices):
-                continue
-            out = sum(s.rows for s in linear.slices)
-            for rank_dim, shape in ((1, (len(linear.slices), rows, linear.in_features)), (0, (rows, out))):
-                size = -(-prod(shape) // 8) * 8  # the next one is aligned too
-                if not sizes or sizes[-1] + size > room:
-                    sizes.append(0)
-                arrays.append(Array(index, rank_dim, len(sizes) - 1, sizes[-1], shape))
-                sizes[-1] += size
-        return [torch.empty(size, dtype=self._dtype, pin_memory=self._pinned).zero_() for size in sizes], arrays
-
-    def _fill(self, path: str, array: Array, out: torch.Tensor, modules: dict[str, LoRAWeights]) -> None:
-        linear = self._linears[array.linear]
-        for index, s in enumerate(linear.slices):
-            weights = modules.get(f'{linear.prefix}.{s.name}')
-            if weights is None:
-                continue
-            a, b = linear.shard_lora(s, weights.a, weights.b)
-            if array.rank_dim:
-                part = out[index, : weights.rank].copy_(a)
-            else:
-                part = out[: weights.rank, s.start : s.start + s.rows].copy_((b.float() * weights.scaling).t())
-            self._check_finite(path, f"lora_{'BA'[array.rank_dim]} of '{linear.prefix}.{s.name}'", part)
+    def _check_fits(self, path: str, adapter: HostAdapter) -> None:
+        """Refuse numbers that are too large for the pools' dtype."""
+        for array in adapter.arrays:
+            linears = self._groups[array.group].linears[array.first :]
+            for part, linear in zip(array.of(adapter.pieces[array.piece]), linears, strict=False):
+                for index, s in enumerate(linear.slices):
+                    found = part[index] if array.is_a else part[:, s.start : s.start + s.rows]
+                    self._check_finite(path, f"lora_{'BA'[array.is_a]} of '{linear.prefix}.{s.name}'", found)
+        for name, pair in adapter.vocab.items():
+            for tensor in (pair.a, pair.b):
+                self._check_finite(path, f"an adapter matrix of '{name}'", tensor)
 
     def _check_finite(self, path: str, what: str, tensor: torch.Tensor) -> None:
         if not all_finite(tensor):
             dtype = str(self._dtype).removeprefix('torch.')
             raise SwiftliteError(f'{path}: {what} is too large for {dtype}, in which this engine computes.')
+
+
+def _flat(modules: dict[str, LoRAWeights], data: torch.Tensor | None) -> torch.Tensor:
+    """Numbers [n] of which all matrices are views: the file's, or where they are of several kinds an fp32 copy."""
+    tensors = [tensor for w in modules.values() for tensor in (w.a, w.b)]
+    dtype = tensors[0].dtype
+    if data is not None and len(data) % dtype.itemsize == 0:
+        home = data.untyped_storage().data_ptr()
+        if all(t.dtype == dtype and t.untyped_storage().data_ptr() == home for t in tensors):
+            return data.view(dtype)
+    numbers = torch.empty(sum(t.numel() for t in tensors))
+    at = 0
+    for w in modules.values():
+        for name in ('a', 'b'):
+            tensor = getattr(w, name)
+            view = numbers[at : at + tensor.numel()].view(tensor.shape)
+            setattr(w, name, view.copy_(tensor))
+            at += tensor.numel()
+    return numbers
 
 
 @dataclass(eq=False)

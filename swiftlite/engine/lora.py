@@ -9,12 +9,12 @@ import torch
 
 from swiftlite_kernels.paged_lora import LoRARouting
 
-from ..layers.linear import Linear
 from ..layers.lora import PAGE, LoRABatch, LoRAStore
 from ..layers.vocab_lora import VocabLoRA, VocabPair, VocabRun
 from ..models.decoder import Decoder
+from .adapter_layout import Group, groups
 from .batch import StepShape
-from .host_lora import VOCAB, AdapterFormat, AdapterReader, Array, HostAdapter
+from .host_lora import VOCAB, AdapterFormat, AdapterReader, HostAdapter
 from .plan import AdapterLoad, StepPlan
 from .upload import Upload
 
@@ -43,17 +43,14 @@ class LoRAManager:
         self._vocab: dict[int, tuple[int, dict[str, VocabPair]]] = {}  # by first page: uid and what it has, if any
         self._tokens, self._rows = (TileList(max_tokens, num_pages, depth, device) for _ in range(2))
         gpu = str(device).startswith('cuda')
-        self._linears: list[Linear] = list(model.linears())
         c = model.config
         sizes = c.linear_sizes | dict.fromkeys(('embed_tokens', 'lm_head'), (c.hidden_size, c.vocab_size))
-        form = AdapterFormat(self._linears, sizes, max_rank, dtype, gpu)
+        grouped = groups(model.linears())
+        form = AdapterFormat(grouped, sizes, max_rank, dtype, gpu)
         self.reader = AdapterReader(form, device if gpu else None)
         self._copies = torch.cuda.Stream(device) if gpu else None
         self._upload_rows = Upload(device, depth)
-        for linear in self._linears:
-            linear.lora = LoRAStore(
-                num_pages, linear.in_features, [(s.start, s.rows) for s in linear.slices], dtype, device
-            )
+        self._pools = [Pools(group, num_pages, dtype, device) for group in grouped]
 
     def forget(self, uid: int, copy_only: bool) -> None:
         """Give up an adapter; with `copy_only` what is in pages stays usable."""
@@ -74,17 +71,16 @@ class LoRAManager:
             start += count
 
     def _load(self, load: AdapterLoad, copy: HostAdapter, rows: torch.Tensor) -> None:
-        untouched = set(range(len(self._linears)))
-        for chunk, arrays in itertools.groupby(copy.arrays, lambda array: array.chunk):
-            staged = self._staged(copy.chunks[chunk])
+        ends = dict.fromkeys(itertools.product(range(len(self._pools)), (True, False)), 0)
+        for number, arrays in itertools.groupby(copy.arrays, lambda array: array.piece):
+            staged = self._staged(copy.pieces[number])
             for array in arrays:
-                untouched.discard(array.linear)
-                self._pool(array).index_copy_(array.rank_dim, rows, array.of(staged))
-        for index in untouched:
-            store = self._linears[index].lora
-            assert store is not None
-            store.a.index_fill_(1, rows, 0)
-            store.b.index_fill_(0, rows, 0)
+                pools, key = self._pools[array.group], (array.group, array.is_a)
+                pools.clear(array.is_a, ends[key], array.first, rows)
+                ends[key] = array.first + array.shape[0]
+                pools.part(array.is_a, array.first, ends[key]).index_copy_(array.rank_dim, rows, array.of(staged))
+        for (group, is_a), end in ends.items():
+            self._pools[group].clear(is_a, end, None, rows)
         for page in load.pages:
             self._vocab.pop(page, None)
         slot = load.pages[0]
@@ -94,17 +90,12 @@ class LoRAManager:
         self._ranks[slot] = copy.rank
         self._slots[load.uid] = slot
 
-    def _pool(self, array: Array) -> torch.Tensor:
-        store = self._linears[array.linear].lora
-        assert store is not None
-        return store.a if array.rank_dim else store.b
-
-    def _staged(self, chunk: torch.Tensor) -> torch.Tensor:
+    def _staged(self, piece: torch.Tensor) -> torch.Tensor:
         """The piece on the device; on a GPU it is copied while earlier steps still compute."""
         if self._copies is None:
-            return chunk
+            return piece
         with torch.cuda.stream(self._copies):
-            staged = chunk.to(self.device, non_blocking=True)
+            staged = piece.to(self.device, non_blocking=True)
         current = torch.cuda.current_stream()
         current.wait_stream(self._copies)
         staged.record_stream(current)
@@ -153,6 +144,29 @@ class LoRAManager:
     def _batch(self, tiles: tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]) -> LoRABatch:
         adapters, starts, counts, size = tiles
         return LoRABatch(LoRARouting(adapters, starts, counts, self._pool_rows, self._ranks, size))
+
+
+class Pools:
+    """Those of a group of layers, each in one tensor: a [layers, slices, ranks, in], b [layers, ranks, out]."""
+
+    def __init__(self, group: Group, num_pages: int, dtype: torch.dtype, device: torch.device | str):
+        first, count, ranks = group.linears[0], len(group.linears), num_pages * PAGE
+        slices = [(s.start, s.rows) for s in first.slices]
+        out = sum(rows for _, rows in slices)
+        self.a = torch.zeros(count, len(slices), ranks, first.in_features, dtype=dtype, device=device)
+        self.b = torch.zeros(count, ranks, out, dtype=dtype, device=device)
+        for linear, a, b in zip(group.linears, self.a, self.b, strict=True):
+            linear.lora = LoRAStore(a, b, slices)
+
+    def part(self, is_a: bool, first: int, end: int | None) -> torch.Tensor:
+        """A or B of some of the layers."""
+        return (self.a if is_a else self.b)[first:end]
+
+    def clear(self, is_a: bool, first: int, end: int | None, rows: torch.Tensor) -> None:
+        """Zeros in these rows of layers that the adapter leaves as they are."""
+        part = self.part(is_a, first, end)
+        if len(part):
+            part.index_fill_(2 if is_a else 1, rows, 0)
 
 
 class TileList:

@@ -7,6 +7,7 @@ owns a few pages of PAGE rows, the same pages in every layer, so adapters of dif
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -16,23 +17,17 @@ from swiftlite_kernels.paged_lora import LoRARouting, expand, expand_silu_and_mu
 PAGE = 8  # ranks a page
 
 
+@dataclass(frozen=True)
 class LoRAStore:
     """Pools of one linear layer: a [slices, ranks, in], b [ranks, out]; b carries the adapter's scaling."""
 
-    def __init__(
-        self,
-        num_pages: int,
-        in_features: int,
-        slices: list[tuple[int, int]],
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ):
-        ranks = num_pages * PAGE
-        out_features = sum(rows for _, rows in slices)
-        self.slices = slices  # (start, rows) in the layer's output
-        self.widths = [rows for _, rows in slices]
-        self.a = torch.zeros(len(slices), ranks, in_features, dtype=dtype, device=device)
-        self.b = torch.zeros(ranks, out_features, dtype=dtype, device=device)
+    a: torch.Tensor
+    b: torch.Tensor
+    slices: list[tuple[int, int]]  # (start, rows) in the layer's output
+
+    @cached_property
+    def widths(self) -> list[int]:
+        return [rows for _, rows in self.slices]
 
 
 @dataclass(frozen=True)
