@@ -21,9 +21,9 @@ import torch.distributed as dist
 from ..checkpoint.adapter import AdapterState
 from ..errors import SwiftliteError
 from ..layers.parallel import TPGroup, shard_size
+from .adapter_reader import AdapterRead
 from .config import EngineConfig, ModelConfig
 from .errors import EngineDeadError
-from .host_lora import AdapterRead
 from .model_runner import ModelRunner, StepFuture
 from .plan import StepPlan
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .adapter_reader import AdapterRead
 from .adapters import AdapterTable, Copy, Entry, Place
 from .errors import RequestError
 from .executor import Executor
 from .host_copies import HostCopies
-from .host_lora import AdapterRead
 from .request import LoRARequest
 from .waiting import WaitingLine
 

@@ -13,8 +13,9 @@ from ..layers.lora import PAGE, LoRABatch, LoRAStore
 from ..layers.vocab_lora import VocabLoRA, VocabPair, VocabRun
 from ..models.decoder import Decoder
 from .adapter_layout import Group, groups
+from .adapter_reader import AdapterReader
 from .batch import StepShape
-from .host_lora import VOCAB, AdapterFormat, AdapterReader, HostAdapter
+from .host_lora import VOCAB, AdapterFormat, HostAdapter
 from .plan import AdapterLoad, StepPlan
 from .upload import Upload
 

@@ -5,8 +5,9 @@ from queue import Empty, Queue
 
 import pytest
 
-from swiftlite.engine import host_lora
-from swiftlite.engine.host_lora import READERS, AdapterReader, HostAdapter
+from swiftlite.engine import adapter_reader
+from swiftlite.engine.adapter_reader import READERS, AdapterReader
+from swiftlite.engine.host_lora import HostAdapter
 
 
 class Disk:
@@ -24,9 +25,9 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch):
-    monkeypatch.setattr(host_lora, 'adapter_state', lambda path: ())
+    monkeypatch.setattr(adapter_reader, 'adapter_state', lambda path: ())
     for name, seconds in (('LOOK', 0.02), ('SLOW', 0.1), ('LINGER', 0.1)):
-        monkeypatch.setattr(host_lora, name, seconds)
+        monkeypatch.setattr(adapter_reader, name, seconds)
     disk = Disk()
     yield disk
     disk.answers.set()
@@ -59,7 +60,7 @@ def test_others_are_read_while_some_hang(disk, told):
 
 def test_what_hangs_is_given_up_once(disk, told, monkeypatch):
     """It is told once, read once, and what comes of it in the end is thrown away."""
-    monkeypatch.setattr(host_lora, 'GIVE_UP', 0.2)
+    monkeypatch.setattr(adapter_reader, 'GIVE_UP', 0.2)
     reader = AdapterReader(disk, None)
     start(reader, told, 'hung')
     read = told.get(timeout=20)
