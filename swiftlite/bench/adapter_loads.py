@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
 from ..engine.engine import Engine
 from ..engine.request import EngineRequest, LoRARequest
 from ..engine.sampling_params import SamplingParams
@@ -21,11 +19,13 @@ ALONE, BEFORE = 300, 50  # steps without them, and steps before anything is time
 ROUNDS = 4  # times that all are read and uploaded
 AFTER_REQUEST = 12  # steps
 ASK_EVERY = 50  # loads
+SAY_EVERY = 5.0  # seconds
 
 
 def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: int) -> dict[str, Any]:
     """Step times while adapters are read and uploaded; memory before and after `count` loads and unloads.
 
+    Prints how far it is. Ctrl-C among the loads ends them: `loads` says how many there were.
     adapters: as many as fit on the device together, at most.
     """
     steps = Steps(engine, vocab)
@@ -52,32 +52,49 @@ def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: in
                 engine.remove_lora(lora.lora_int_id)
     finally:
         steps.end()
-    uploads = engine.stats()['adapter_uploads'] - uploads
-    engine.add_loras(adapters)
-    before = memory(engine)
-    start = time.perf_counter()
-    for index in tqdm(range(count), desc='loads', disable=None, leave=False):
-        lora = adapters[index % len(adapters)]
-        engine.remove_lora(lora.lora_int_id)
-        engine.add_lora(lora)
-        if index % ASK_EVERY == 0:
-            steps.ask(lora)
-            while engine.has_work:
-                engine.step()
-    return {
-        'loads': count,
-        'seconds_per_load': round((time.perf_counter() - start) / count, 6),
-        'memory_before': before,
-        'memory_after': memory(engine),
+    found = {
         'running': steps.running,
         'reads': ROUNDS * len(adapters),
-        'uploads': uploads,
+        'uploads': engine.stats()['adapter_uploads'] - uploads,
         'step_ms_alone': spread(alone),
         'step_ms_while_read': spread(reading),
         'step_ms_with_uploads': spread(uploading),
         'step_ms_without_uploads': spread(there),
         'seconds_per_read_beside': round(seconds / ROUNDS / len(adapters), 6),
     }
+    _show_steps(found)
+    engine.add_loras(adapters)
+    before = memory(engine)
+    done, each = _load_and_unload(engine, steps, adapters, count)
+    return {
+        'loads': done,
+        'seconds_per_load': round(each, 6),
+        'memory_before': before,
+        'memory_after': memory(engine),
+    } | found
+
+
+def _load_and_unload(engine: Engine, steps: Steps, adapters: Sequence[LoRARequest], count: int) -> tuple[int, float]:
+    """How many loads there were, and seconds of each."""
+    start = said = time.perf_counter()
+    done = 0
+    try:
+        for index in range(count):
+            lora = adapters[index % len(adapters)]
+            engine.remove_lora(lora.lora_int_id)
+            engine.add_lora(lora)
+            if index % ASK_EVERY == 0:
+                steps.ask(lora)
+                while engine.has_work:
+                    engine.step()
+            done = index + 1
+            if time.perf_counter() - said > SAY_EVERY:
+                said = time.perf_counter()
+                print(f'{done:,} of {count:,} loads, {(said - start) / done * 1e3:.1f} ms each', flush=True)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+    return done, (time.perf_counter() - start) / done
 
 
 def show_loads(found: dict[str, Any]) -> None:
@@ -85,6 +102,9 @@ def show_loads(found: dict[str, Any]) -> None:
     before, after = found['memory_before'], found['memory_after']
     changes = ', '.join(f'{name} {before[name]} → {after[name]}' for name in before if before[name] is not None)
     print(f'{found["loads"]:,} loads and unloads, {found["seconds_per_load"] * 1e3:.1f} ms each: {changes}', flush=True)
+
+
+def _show_steps(found: dict[str, Any]) -> None:
     names = {
         'alone': 'step_ms_alone',
         'while adapters are read': 'step_ms_while_read',

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
 from ..args.bench_adapters import AdapterBenchArgs
 from ..engine.offline import LLM
 from ..engine.request import EngineRequest, LoRARequest
@@ -25,6 +27,7 @@ from .throughput import free, timed
 from .workload import Request, bare, other_ids, warm_up
 
 WARM_UPS = 64
+AT_ONCE = 32  # adapters read between two looks at the progress
 
 
 def run(args: AdapterBenchArgs) -> int:
@@ -101,6 +104,8 @@ def _points(
             found = loads(bench.llm.engine, some, args.num_loads, what.config.vocab_size)
             show_loads(found)
             lines.add({'kind': 'adapter_loads'} | found | shared)
+            if found['loads'] < args.num_loads:
+                raise KeyboardInterrupt
     finally:
         bench.llm.shutdown()
     del bench
@@ -147,9 +152,11 @@ class AdapterBench:
             for seed, requests in enumerate((work.requests, work.arriving))
         )
         if args.adapter_choice == 'round_robin':
-            asked = self.adapters[:count]
-            many = [work.requests[index % len(work.requests)] for index in range(max(count, WARM_UPS))]
-            self._generate(warm_up(many, len(many), self.vocab), self._turns(asked, len(many)), bar=True)
+            asked = list(dict.fromkeys((*loras, *arriving)))
+            self._read(asked)
+            on_device = asked[: args.max_loras]
+            many = [work.requests[index % len(work.requests)] for index in range(max(len(on_device), WARM_UPS))]
+            self._generate(warm_up(many, len(many), self.vocab), self._turns(on_device, len(many)), bar=True)
             points = [self._point(count, 'warm', loras)]
         else:
             self._forget()
@@ -201,6 +208,11 @@ class AdapterBench:
 
     def _turns(self, adapters: Sequence[LoRARequest], count: int) -> list[LoRARequest | None]:
         return [adapters[index % len(adapters)] for index in range(count)]
+
+    def _read(self, adapters: Sequence[LoRARequest]) -> None:
+        """Have these in host memory, as far as they fit."""
+        for first in tqdm(range(0, len(adapters), AT_ONCE), desc='reading adapters', disable=None, leave=False):
+            self.llm.engine.add_missing(adapters[first : first + AT_ONCE])
 
     def _forget(self) -> None:
         """Have no adapter, in no memory."""

@@ -12,6 +12,7 @@ from swiftlite.bench.adapter_folders import adapter_bytes, adapter_folders, pick
 from swiftlite.bench.open_loop import open_loop
 from swiftlite.bench.setting import setting
 from swiftlite.cli.main import run as main
+from swiftlite.engine.engine import Engine
 from swiftlite.engine.offline import LLM
 from swiftlite.engine.request import EngineRequest, LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
@@ -75,6 +76,33 @@ def test_loads_and_unloads(tmp_path, base):
         assert 0 < found[name]['p50'] <= found[name]['p99'] <= found[name]['max']
     before, after = found['memory_before'], found['memory_after']
     assert before['copies_gib'] == after['copies_gib'] > 0 and after['rss_gib'] > 0
+
+
+def test_ctrl_c_among_the_loads_gives_those_that_were_done(tmp_path, base, monkeypatch, capsys):
+    add, ids = Engine.add_lora, []
+
+    def interrupted(self, lora):
+        ids.append(lora.lora_int_id)
+        if len(ids) == 4:
+            raise KeyboardInterrupt
+        add(self, lora)
+
+    monkeypatch.setattr(Engine, 'add_lora', interrupted)
+    monkeypatch.setattr(adapter_loads, 'SAY_EVERY', 0)
+    words = '--num_adapters 0 --max_loras 2 --lora_rank 4 --latency_requests 0 --num_loads 50'
+    out = tmp_path / 'numbers.json'
+    command = ['bench', 'adapters', '--model', str(base), *f'{SHORT} {words}'.split(), '--output', str(out)]
+    assert main(command) == 130
+    found = json.loads(out.read_text().splitlines()[-1])
+    assert (found['kind'], found['loads']) == ('adapter_loads', 3) and found['seconds_per_load'] > 0
+    assert '3 of 50 loads' in capsys.readouterr().out
+
+
+def test_no_more_adapters_are_read_than_are_asked_for(tmp_path, base):
+    words = '--num_adapters 30 --lora_rank 4 --max_loras 2 --latency_requests 0'
+    _, line = measured(tmp_path, base, words)
+    assert (line['adapters'], line['adapters_asked_for'], line['adapters_in_memory']) == (30, 6, 6)
+    assert line['adapter_reads'] == 0 and line['adapters_on_device'] == 2
 
 
 def test_few_files_stand_for_many_adapters(base, tmp_path):
