@@ -52,7 +52,7 @@ def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: in
                 engine.remove_lora(lora.lora_int_id)
     finally:
         steps.end()
-    found = {
+    told: dict[str, Any] = {
         'running': steps.running,
         'reads': ROUNDS * len(adapters),
         'uploads': engine.stats()['adapter_uploads'] - uploads,
@@ -62,16 +62,16 @@ def loads(engine: Engine, adapters: Sequence[LoRARequest], count: int, vocab: in
         'step_ms_without_uploads': spread(there),
         'seconds_per_read_beside': round(seconds / ROUNDS / len(adapters), 6),
     }
-    _show_steps(found)
+    _show_steps(told)
     engine.add_loras(adapters)
     before = memory(engine)
-    done, each = _load_and_unload(engine, steps, adapters, count)
-    return {
-        'loads': done,
+    loaded, each = _load_and_unload(engine, steps, adapters, count)
+    return told | {
+        'loads': loaded,
         'seconds_per_load': round(each, 6),
         'memory_before': before,
         'memory_after': memory(engine),
-    } | found
+    }
 
 
 def _load_and_unload(engine: Engine, steps: Steps, adapters: Sequence[LoRARequest], count: int) -> tuple[int, float]:
