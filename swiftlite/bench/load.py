@@ -105,7 +105,7 @@ async def run_load(
 
     tasks = []
     for index, moment in enumerate(moments):
-        if (pause := start + moment - time.perf_counter()) > 0:
+        while (pause := start + moment - time.perf_counter()) > 0 and not stop.is_set():  # loops wake up early
             await asyncio.wait({stopping}, timeout=pause)
         if stop.is_set():
             break
