@@ -87,16 +87,20 @@ class BatchState:
             ],
             dtype=np.float32,
         )
-        cells = [
-            np.stack([np.full(len(ids), slot), np.arange(first, first + len(ids)), ids]).astype(np.int32)
-            for slot, first, ids in plan.blocks
-        ]
+        cells = np.array(
+            [
+                (slot * self.table_width + first + i, block)
+                for slot, first, ids in plan.blocks
+                for i, block in enumerate(ids)
+            ],
+            dtype=np.int32,
+        ).reshape(-1, 2)
         parts = [
             seeds,
             np.array([s.slot for s in plan.new], dtype=np.int32),
             np.array([min(s.params.top_k, 2**31 - 1) for s in plan.new], dtype=np.int32),
             shares.view(np.int32).reshape(-1),
-            np.concatenate(cells, axis=1).reshape(-1) if cells else np.empty(0, dtype=np.int32),
+            cells.T.reshape(-1),
             *(s.tokens for s in plan.new),
         ]
         on_device = self._upload_news(np.concatenate(parts))
@@ -118,8 +122,8 @@ class BatchState:
             self.features[start.slot] = not p.greedy, p.has_penalties, processed, filtered, p.logprobs is not None
             self.stop_ids[start.slot], self.adapters[start.slot] = start.stop_ids, start.adapter
         if plan.blocks:
-            cell_slots, columns, ids = new_cells.view(3, -1)
-            self.block_tables[cell_slots.long(), columns.long()] = ids
+            at, ids = new_cells.view(2, -1)
+            self.block_tables.view(-1).scatter_(0, at.long(), ids)
 
     def rows(self, plan: StepPlan, count: int) -> StepRows:
         """The plan's rows on the device, padded with empty ones to `count`, always in the same memory."""

@@ -71,7 +71,8 @@ class BlockManager:
             self._refs[block] += 1
         seq.blocks = list(found)
         seq.committed = len(found)
-        seq.computed = len(found) * self.block_size
+        seq.computed = seq.capacity = len(found) * self.block_size
+        seq.full_at = seq.computed + self.block_size
         if found:
             seq.chain = self._numbers[found[-1]]
         self.queries += len(seq.tokens)
@@ -87,6 +88,7 @@ class BlockManager:
             self._forget(block)
             self._refs[block] = 1
             seq.blocks.append(block)
+        seq.capacity = len(seq.blocks) * self.block_size
         return True
 
     def commit(self, seq: Sequence) -> None:
@@ -104,6 +106,7 @@ class BlockManager:
                 holder = block
             seq.chain = self._numbers[holder]
             seq.committed = i + 1
+            seq.full_at += size
 
     def release(self, seq: Sequence) -> None:
         """Take all blocks back; the tail becomes the first to be reused."""
@@ -113,7 +116,8 @@ class BlockManager:
                 self._free[block] = None
                 if self._keys[block] is None:
                     self._free.move_to_end(block, last=False)
-        seq.blocks, seq.committed, seq.sent_blocks, seq.computed, seq.chain = [], 0, 0, 0, None
+        seq.blocks, seq.capacity = [], 0
+        seq.committed, seq.sent_blocks, seq.computed, seq.chain = 0, 0, 0, None
 
     def reset_prefix_cache(self) -> bool:
         """Forget what unused blocks hold; False if others are in use and keep theirs."""

@@ -196,9 +196,10 @@ class LLM:
                     continue
                 state, out = states[new.request_id]
                 state.collect(new, out.outputs[state.index])
-                out.num_cached_tokens = max(out.num_cached_tokens, state.cached)
-                out.prompt_logprobs = out.prompt_logprobs or state.prompt_logprobs()
+                if new.prompt_logprobs is not None:
+                    out.prompt_logprobs = state.prompt_logprobs()
                 if state.finished:
+                    out.num_cached_tokens = max(out.num_cached_tokens, state.cached)
                     if state.stopped:
                         self.engine.abort(new.request_id)
                     del states[new.request_id]

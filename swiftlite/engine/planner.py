@@ -35,16 +35,20 @@ class Planner:
         shared = self._order(rows)
         blocks: list[tuple[int, int, list[int]]] = []
         num_logprobs = -1
-        sample = np.zeros(len(rows), dtype=bool)
+        sampled: list[int] = []
         prompt_rows: list[PromptRow] = []
         masked: list[int] = []
         for i, (seq, start, count) in enumerate(rows):
             if len(seq.blocks) > seq.sent_blocks:
                 blocks.append((seq.slot, seq.sent_blocks, seq.blocks[seq.sent_blocks :]))
                 seq.sent_blocks = len(seq.blocks)
-            sample[i] = start + count == seq.total
-            if sample[i]:
+            ends = start + count == len(seq.tokens) + seq.pending
+            if ends:
+                sampled.append(i)
                 seq.pending += 1
+            if seq.is_plain:
+                continue
+            if ends:
                 if seq.params.logprobs is not None:
                     num_logprobs = max(num_logprobs, self._count(seq.params.logprobs))
                 if seq.constraint is not None:
@@ -54,6 +58,8 @@ class Planner:
                 assert seq.params.prompt_logprobs is not None
                 prompt_rows.append(PromptRow(i, start + 1, last - start, self._count(seq.params.prompt_logprobs)))
         self.step += 1
+        sample = np.zeros(len(rows), dtype=bool)
+        sample[sampled] = True
         plan = StepPlan(
             self.step,
             np.asarray([r[0].slot for r in rows], dtype=np.int32),

@@ -68,12 +68,13 @@ class Scheduler:
         for seq in list(self.running):
             if budget == 0:
                 break
+            total = len(seq.tokens) + seq.pending
             if seq.status is not Status.RUNNING or (
-                seq.pending and (seq.total >= seq.max_len or seq.constraint is not None)
+                seq.pending and (total >= seq.max_len or seq.constraint is not None)
             ):
                 continue  # preempted just now, about to end by length, or waiting for the token its grammar needs
-            count = min(seq.total - seq.computed, budget)
-            while not self.blocks.grow(seq, seq.computed + count):
+            count = min(total - seq.computed, budget)
+            while seq.computed + count > seq.capacity and not self.blocks.grow(seq, seq.computed + count):
                 victim = self.running[-1]
                 self._preempt(victim)
                 preempted = True
@@ -87,7 +88,7 @@ class Scheduler:
         loads: list[AdapterLoad] = []
         if not preempted:
             self._admit(budget, rows, new, loads)
-        self._begun = [seq for seq, start, count in rows if start + count < seq.total]
+        self._begun = [seq for seq, start, count in rows if start + count < len(seq.tokens) + seq.pending]
         if not rows:
             return None
         return self._planner.make(rows, new, loads)
@@ -100,7 +101,7 @@ class Scheduler:
             seq = step.rows[at.row]
             seq.prompt_logprobs += found[seq.prompt_known + 1 - at.first :]  # after a preemption some come again
             seq.prompt_known = max(seq.prompt_known, at.first + at.count - 1)
-        sampled = (seq for seq, sample in zip(step.rows, step.plan.sample, strict=False) if sample)
+        sampled = (seq for seq, sample in zip(step.rows, step.plan.sample.tolist(), strict=True) if sample)
         found_logprobs = iter(result.logprobs or ())
         for seq, token in zip(sampled, result.tokens, strict=False):
             logprobs = None if seq.params.logprobs is None else [next(found_logprobs)]
@@ -108,12 +109,14 @@ class Scheduler:
             if seq.status is Status.FINISHED:
                 continue
             seq.tokens.append(token)
-            if seq.status is Status.RUNNING:
+            length = len(seq.tokens)
+            if length >= seq.full_at and seq.status is Status.RUNNING:
                 self.blocks.commit(seq)
             reason, stop = seq.finish_reason()
-            cached = max(seq.cached, 0) if reason is not None or seq.num_outputs == 1 else 0
+            first = length == seq.prompt_len + 1
+            cached = max(seq.cached, 0) if first or reason is not None else 0
             out = SequenceOutput(seq.request_id, [token], logprobs, reason, stop, cached)
-            if seq.num_outputs == 1 and seq.params.prompt_logprobs is not None:
+            if first and seq.params.prompt_logprobs is not None:
                 out.prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, []
             outputs.append(out)
             if seq.constraint is not None and reason != 'stop':
@@ -248,5 +251,6 @@ class Scheduler:
         """Schedule `count` tokens; the blocks they fill may be shared at once, even by a later row of the same step."""
         start = seq.computed
         seq.computed = start + count
-        self.blocks.commit(seq)
+        if seq.computed >= seq.full_at:
+            self.blocks.commit(seq)
         return seq, start, count

@@ -26,6 +26,7 @@ class Sequence:
 
     def __init__(self, request: EngineRequest, seed: int, ends: frozenset[int], max_len: int, adapter: int):
         self.request, self.params = request, request.params
+        self.request_id = request.request_id
         self.tokens = list(request.prompt_token_ids)
         self.prompt_len = len(self.tokens)
         self.seed, self.adapter = seed, adapter
@@ -41,16 +42,14 @@ class Sequence:
         self.computed = 0
         self.cached = -1  # prompt tokens found in the prefix cache at first admission
         self.blocks: list[int] = []
+        self.capacity = 0  # tokens that `blocks` hold
+        self.full_at = 0  # length at which one more of `blocks` can be in the prefix cache
         self.sent_blocks = 0  # how many of `blocks` the workers know
         self.committed = 0  # how many of `blocks` are in the prefix cache
         self.chain: Hashable = None  # the last committed block's key number, or the root
         self.constraint: Constraint | None = None  # then a step needs to know the token before it
         self.prompt_logprobs: list[TokenLogprobs] = []  # of the prompt's second and later tokens, until they are sent
         self.prompt_known = 0  # how many of them are known
-
-    @property
-    def request_id(self) -> str:
-        return self.request.request_id
 
     @property
     def total(self) -> int:
@@ -62,6 +61,11 @@ class Sequence:
         return len(self.tokens) - self.prompt_len
 
     @property
+    def is_plain(self) -> bool:
+        """Nothing but tokens is asked for, and no grammar decides on them."""
+        return self.params.logprobs is None and self.params.prompt_logprobs is None and self.constraint is None
+
+    @property
     def wants_prompt(self) -> bool:
         """Log probabilities of the prompt are still missing."""
         return self.params.prompt_logprobs is not None and self.prompt_known < self.prompt_len - 1
@@ -69,6 +73,8 @@ class Sequence:
     def finish_reason(self) -> tuple[str | None, int | None]:
         """(reason, stop token id unless it is the model's own end) after the last known token, or (None, None)."""
         last = self.tokens[-1]
+        if last not in self.stop_ids and len(self.tokens) < self.max_len:
+            return None, None
         if self.num_outputs >= self.params.min_tokens and last in self.stop_ids:
             return 'stop', (None if last in self.ends else last)
         if len(self.tokens) >= self.max_len:
