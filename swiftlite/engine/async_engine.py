@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from ..checkpoint.tokenizer import load_tokenizer
@@ -49,14 +50,24 @@ class AsyncEngine:
         self = cls(config)
         self._stopping = True  # a process that dies before it was ready is not started again
         self._client = self._connect()
+        folder = config.tokenizer or config.model
+        early = None
+        if not config.skip_tokenizer_init and Path(folder).is_dir():  # while the process loads the weights
+            early = asyncio.create_task(asyncio.to_thread(load_tokenizer, folder))
         try:
             self.model_config = await self._client.ready()
             self._stopping = False
-            if not config.skip_tokenizer_init:
-                self.tokenizer = load_tokenizer(self.model_config.tokenizer)
+            path = self.model_config.tokenizer
+            if early is not None and path == folder:
+                self.tokenizer = await early
+            elif not config.skip_tokenizer_init:
+                self.tokenizer = load_tokenizer(path)
         except BaseException:
             self._client.kill()
             raise
+        finally:
+            if early is not None:
+                await asyncio.gather(early, return_exceptions=True)
         return self
 
     @property
