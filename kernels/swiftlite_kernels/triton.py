@@ -17,10 +17,38 @@ LOG2E = 1.4426950408889634
 def begin(EARLY: tl.constexpr):
     """Let the next kernel take its place on the device, and wait for what the previous one writes.
 
-    Comes before anything is read: launched with early_launch, a kernel starts before the previous one has ended.
+    Comes before anything is read: launched with early_launch, a kernel starts before the previous one has ended. A
+    program without work may leave before it if another one of its launch waits, which what comes later counts on.
     """
     if EARLY:
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def begin_first(EARLY: tl.constexpr):
+    """begin() of a kernel beside which the next one works: that one starts when what came before both is written."""
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def begin_beside(EARLY: tl.constexpr, place):
+    """begin() of the kernel after one with begin_first(): reads all but the latter's results, and writes nothing yet.
+
+    Drops what the first-level cache holds from before (place: any readable memory). wait() comes before all else.
+    """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.inline_asm_elementwise(
+            'ld.acquire.gpu.global.b32 $0, [$1];', '=r,l', [place.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1
+        )
+
+
+@triton.jit
+def wait(EARLY: tl.constexpr):
+    if EARLY:
         tl.extra.cuda.gdc_wait()
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from swiftlite_kernels.attention import unified_attention
+from swiftlite_kernels.paged_lora import Expansion
 from swiftlite_kernels.rotary import rotary_and_cache
 
 from .context import current_step
@@ -57,8 +58,12 @@ class Attention(nn.Module):
         qkv: torch.Tensor,
         bias: torch.Tensor | None,
         rows: torch.Tensor | None = None,
+        lora: Expansion | None = None,
     ) -> torch.Tensor:
-        """positions [T]; qkv [T, (heads + 2 * kv_heads) * d], overwritten → [T, heads * d], or of `rows` only."""
+        """positions [T]; qkv [T, (heads + 2 * kv_heads) * d], overwritten → [T, heads * d], or of `rows` only.
+
+        lora: what adapters add to qkv.
+        """
         step = current_step()
         rotary_and_cache(
             qkv,
@@ -76,6 +81,7 @@ class Attention(nn.Module):
             self.kv_cache_dtype,
             self.k_scale,
             self.v_scale,
+            lora,
         )
         q = qkv[:, : self.num_heads * self.head_dim].unflatten(-1, (self.num_heads, self.head_dim))
         if rows is not None:

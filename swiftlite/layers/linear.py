@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from swiftlite_kernels.gemv import RowLoRA
+from swiftlite_kernels.paged_lora import Expansion, expand
 
 from .context import current_step
-from .lora import LoRABatch, LoRAStore
+from .lora import LoRAStore
 from .parallel import TPGroup, shard_size
 from .target import Target
 
@@ -63,25 +63,19 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
         """x [T, in] → [T, out]; without bias where the next kernel adds it."""
-        y = self.project(x, with_bias)
-        if (found := self.adapters(x)) is not None:
-            lora, store = found
-            lora.add(store, x, y)
+        y, lora = Linear.project(self, x, with_bias)
+        if lora is not None:
+            expand(y, lora.shrunk, lora.b, lora.widths, lora.routing)
         return y
 
-    def project(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
-        """The layer without adapters."""
-        return F.linear(x, self.weight, self.bias if with_bias else None)
+    def project(self, x: torch.Tensor, with_bias: bool = True) -> tuple[torch.Tensor, Expansion | None]:
+        """The layer, and what the next kernel has to add for the step's adapters."""
+        return F.linear(x, self.weight, self.bias if with_bias else None), self.adapters(x)
 
-    def adapters(self, x: torch.Tensor) -> tuple[LoRABatch, LoRAStore] | None:
-        """The running step's adapters for x [T, in], and where this layer keeps theirs; None without any."""
+    def adapters(self, x: torch.Tensor, norm_weight: torch.Tensor | None = None) -> Expansion | None:
+        """What the running step's adapters add for x [T, in], multiplied by norm_weight first; None without any."""
         lora = current_step().adapters(x.shape[0])
-        return None if lora is None or self.lora is None else (lora, self.lora)
-
-    def row_adapter(self, x: torch.Tensor, norm_weight: torch.Tensor | None = None) -> RowLoRA | None:
-        """What gemv needs of the adapter of a single token (LoRABatch.of_row)."""
-        found = self.adapters(x)
-        return None if found is None else found[0].of_row(found[1], x, norm_weight)
+        return None if lora is None or self.lora is None else lora.expansion(self.lora, x, norm_weight)
 
     def targets(self) -> dict[str, Target]:
         """By checkpoint tensor name."""
@@ -189,6 +183,9 @@ class RowParallelLinear(Linear):
 
     def forward(self, x: torch.Tensor, with_bias: bool = True) -> torch.Tensor:
         return self.tp.all_reduce(super().forward(x, with_bias))
+
+    def project(self, x: torch.Tensor, with_bias: bool = True) -> tuple[torch.Tensor, Expansion | None]:
+        return (self(x, with_bias), None) if self.tp.size > 1 else super().project(x, with_bias)
 
     @property
     def full_in(self) -> int:

@@ -11,8 +11,7 @@ from functools import cached_property
 
 import torch
 
-from swiftlite_kernels.gemv import RowLoRA
-from swiftlite_kernels.paged_lora import LoRARouting, expand, expand_silu_and_mul, shrink
+from swiftlite_kernels.paged_lora import Expansion, LoRARouting, shrink
 
 PAGE = 8  # ranks a page
 
@@ -36,14 +35,6 @@ class LoRABatch:
 
     routing: LoRARouting
 
-    def add(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor) -> None:
-        """y [T, out] += (x Aᵀ) B for every token with an adapter, in place."""
-        expand(y, shrink(x, store.a, self.routing), store.b, store.widths, self.routing)
-
-    def add_silu_and_mul(self, store: LoRAStore, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
-        """The same for y [T, 2N], gated into out [T, N]; y is left as it is."""
-        expand_silu_and_mul(out, y, shrink(x, store.a, self.routing), store.b, self.routing)
-
-    def of_row(self, store: LoRAStore, x: torch.Tensor, norm_weight: torch.Tensor | None) -> RowLoRA:
-        """For the product of a single token x [1, in], which is multiplied by norm_weight [in] first."""
-        return RowLoRA(shrink(x, store.a, self.routing, norm_weight), store.b, store.widths, self.routing)
+    def expansion(self, store: LoRAStore, x: torch.Tensor, norm_weight: torch.Tensor | None = None) -> Expansion:
+        """What is to be added to the layer's output for x [T, in], multiplied by norm_weight [in] first."""
+        return Expansion(shrink(x, store.a, self.routing, norm_weight), store.b, store.widths, self.routing)

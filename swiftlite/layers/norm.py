@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from swiftlite_kernels.norm import fused_add_rms_norm, rms_norm
+from swiftlite_kernels.paged_lora import Expansion
 
 from .target import Target
 
@@ -24,9 +25,11 @@ class RMSNorm(nn.Module):
         rms_norm(out, x, self.weight, self.eps)
         return out
 
-    def add_norm(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """residual += x, x = norm(residual), both in place; returns (x, residual)."""
-        fused_add_rms_norm(x, residual, self.weight, self.eps)
+    def add_norm(
+        self, x: torch.Tensor, residual: torch.Tensor, lora: Expansion | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """residual += x with what adapters add to it, x = norm(residual), both in place; returns (x, residual)."""
+        fused_add_rms_norm(x, residual, self.weight, self.eps, lora)
         return x, residual
 
     def targets(self) -> dict[str, Target]:

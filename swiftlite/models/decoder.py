@@ -9,6 +9,7 @@ from torch import nn
 
 from swiftlite_kernels.activation import silu_and_mul
 from swiftlite_kernels.gemv import gemv
+from swiftlite_kernels.paged_lora import Expansion, expand_silu_and_mul
 
 from ..layers.attention import Attention
 from ..layers.context import current_step
@@ -51,8 +52,12 @@ class SelfAttention(nn.Module):
             self.qkv.num_heads, self.qkv.num_kv_heads, c.head_dim, c.sliding_windows[layer], rotary, norms, device
         )
 
-    def forward(self, positions: torch.Tensor, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-        return self.o(self.attention(positions, self.qkv(x, with_bias=False), self.qkv.bias, rows))
+    def forward(
+        self, positions: torch.Tensor, x: torch.Tensor, rows: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Expansion | None]:
+        """The branch's output, and what is to be added to it (Linear.project)."""
+        qkv, lora = self.qkv.project(x, with_bias=False)
+        return self.o.project(self.attention(positions, qkv, self.qkv.bias, rows, lora))
 
     def kv_scales(self) -> dict[str, tuple[str, ...]]:
         """Names under which checkpoints keep factors of an fp8 cache → which of the attention's they are."""
@@ -80,15 +85,15 @@ class MLP(nn.Module):
             prefix, 'down_proj', c.intermediate_size, c.hidden_size, c.mlp_bias, tp, dtype, device
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate_up = self.gate_up.project(x)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, Expansion | None]:
+        """The branch's output, and what is to be added to it (Linear.project)."""
+        gate_up, lora = self.gate_up.project(x)
         out = torch.empty(x.shape[0], self.down.in_features, dtype=x.dtype, device=x.device)
-        if (found := self.gate_up.adapters(x)) is not None:
-            lora, store = found
-            lora.add_silu_and_mul(store, x, gate_up, out)
+        if lora is not None:
+            expand_silu_and_mul(out, gate_up, lora.shrunk, lora.b, lora.routing)
         else:
             silu_and_mul(out, gate_up)
-        return self.down(out)
+        return self.down.project(out)
 
 
 class DecoderLayer(nn.Module):
@@ -111,36 +116,42 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(f'{prefix}.mlp', config, tp, dtype, device)
 
     def forward(
-        self, positions: torch.Tensor, x: torch.Tensor, residual: torch.Tensor | None, rows: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x: the last branch's output, residual: the stream before it was added (None at the first layer).
+        self,
+        positions: torch.Tensor,
+        x: torch.Tensor,
+        residual: torch.Tensor | None,
+        lora: Expansion | None = None,
+        rows: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, Expansion | None]:
+        """x: the last branch's output, lora: what is to be added to it, residual: the stream before (at first None).
 
         rows: the tokens whose output is wanted; the others only leave their keys and values.
         """
         if residual is None:
             x, residual = self.input_norm(x), x
         else:
-            x, residual = self.input_norm.add_norm(x, residual)
-        x = self.attention(positions, x, rows)
+            x, residual = self.input_norm.add_norm(x, residual, lora)
+        x, lora = self.attention(positions, x, rows)
         if rows is not None:
             residual = residual[rows]
-        x, residual = self.post_norm.add_norm(x, residual)
-        return self.mlp(x), residual
+        x, residual = self.post_norm.add_norm(x, residual, lora)
+        x, lora = self.mlp(x)
+        return x, residual, lora
 
     def forward_row(self, positions: torch.Tensor, x: torch.Tensor) -> None:
         """The layer for a single token, in place in the stream x [1, hidden]: each product does what lies around it."""
         qkv, o, gate_up, down = self.attention.qkv, self.attention.o, self.mlp.gate_up, self.mlp.down
         norm = self.input_norm
         projected = x.new_empty(1, qkv.weight.shape[0])
-        adapter = qkv.row_adapter(x, norm.weight)
+        adapter = qkv.adapters(x, norm.weight)
         gemv(projected, x, qkv.weight, qkv.bias, None, norm.weight, norm.eps, lora=adapter)
         attended = self.attention.attention(positions, projected, None)
-        gemv(x, attended, o.weight, o.bias, x, lora=o.row_adapter(attended))
+        gemv(x, attended, o.weight, o.bias, x, lora=o.adapters(attended))
         norm = self.post_norm
         active = x.new_empty(1, down.in_features)
-        adapter = gate_up.row_adapter(x, norm.weight)
+        adapter = gate_up.adapters(x, norm.weight)
         gemv(active, x, gate_up.weight, gate_up.bias, None, norm.weight, norm.eps, True, adapter)
-        gemv(x, active, down.weight, down.bias, x, lora=down.row_adapter(active))
+        gemv(x, active, down.weight, down.bias, x, lora=down.adapters(active))
 
 
 class Decoder(nn.Module):
@@ -167,7 +178,7 @@ class Decoder(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """input_ids, positions [T] int64 → normalised hidden states [T, hidden], or of the context's rows only."""
-        x, residual = self.embed(input_ids), None
+        x, residual, lora = self.embed(input_ids), None, None
         rows = current_step().rows
         if x.shape[0] == 1 and self.rows_alone:
             for layer in self.layers:
@@ -175,9 +186,9 @@ class Decoder(nn.Module):
             return self.norm(x)
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            x, residual = layer(positions, x, residual, rows if i == last else None)
+            x, residual, lora = layer(positions, x, residual, lora, rows if i == last else None)
         assert residual is not None
-        return self.norm.add_norm(x, residual)[0]
+        return self.norm.add_norm(x, residual, lora)[0]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [R, hidden] → [R, vocab]."""

@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,8 +16,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from swiftlite_kernels.gemv import RowLoRA  # noqa: E402
-from swiftlite_kernels.paged_lora import LoRARouting  # noqa: E402
+from swiftlite_kernels.paged_lora import Expansion, LoRARouting  # noqa: E402
 from swiftlite_kernels.paged_lora.reference import shrink as paged_shrink  # noqa: E402
 from swiftlite_kernels.step import StepRows, StepTensors  # noqa: E402
 from swiftlite_kernels.swiglu import LowRank  # noqa: E402
@@ -119,6 +118,7 @@ SCALES, SLOPES = torch.ones(2, KV_HEADS), torch.ones(HEADS)
 LONGS = torch.zeros(40, dtype=torch.int64)
 ROUTING = (int32(0), int32(0), int32(1, 0), int32(0, 1, 1), int32(0, -1), torch.tensor([False]), int32(1))
 TILES = LoRARouting(int32(0, 0), int32(0, 16), int32(16, 3), torch.zeros(1, 24, dtype=torch.int32), int32(16), 16)
+SMALL_TILES = replace(TILES, counts=int32(8, 3), pool_rows=torch.zeros(1, 16, dtype=torch.int32), tile=8)
 
 
 def unified(cache, longest, *options):
@@ -147,10 +147,22 @@ CALLS = {
     'norm.rms_norm': (bf16(4, 769), bf16(4, 769), bf16(769), 1e-6),
     'norm.fused_add_rms_norm': (bf16(4, 64), bf16(4, 64), bf16(64), 1e-6),
     'activation.silu_and_mul': (bf16(4, 64), bf16(4, 128)),
+    'norm.fused_add_rms_norm adapter': (
+        bf16(40, 3584), bf16(40, 3584), bf16(3584), 1e-6,
+        Expansion(torch.zeros(16, 40, 16), bf16(32, 3584), [3584], SMALL_TILES),
+    ),
     'rotary.rotary_embedding': (POSITIONS, Q.flatten(1), K.flatten(1), DIM, torch.zeros(64, DIM), True),
     'rotary.rotary_and_cache': (
         bf16(40, (HEADS + 2 * KV_HEADS) * DIM), None, bf16(DIM), bf16(DIM), 1e-6, POSITIONS, DIM,
         torch.zeros(64, DIM), True, BYTES, BYTES, SLOTS, 'fp8', ONE, ONE,
+    ),
+    'rotary.rotary_and_cache adapter': (
+        bf16(40, (HEADS + 2 * KV_HEADS) * DIM), bf16((HEADS + 2 * KV_HEADS) * DIM), bf16(DIM), bf16(DIM), 1e-6,
+        POSITIONS, DIM, torch.zeros(64, DIM), True, BYTES, BYTES, SLOTS, 'fp8', ONE, ONE,
+        Expansion(
+            torch.zeros(3, 40, 48), bf16(32, (HEADS + 2 * KV_HEADS) * DIM), [HEADS * DIM, *[KV_HEADS * DIM] * 2],
+            SMALL_TILES,
+        ),
     ),
     'cache.reshape_and_cache_flash': (K, K, CACHE, CACHE, SLOTS, 'auto', ONE, ONE),
     'cache.reshape_and_cache': (K, K, FP8_K, FP8_V, SLOTS, 'fp8_e5m2', ONE, ONE),
@@ -164,7 +176,7 @@ CALLS = {
     'lora.lora_expand': (torch.zeros(1, 1, 8), [bf16(1, 64, 8)], bf16(1, 64), *ROUTING, 0, True),
     'gemv.gemv adapter': (
         bf16(1, 64), bf16(1, 96), bf16(128, 96), None, None, bf16(96), 1e-6, True,
-        RowLoRA(torch.zeros(3, 1, 32), bf16(32, 128), [64, 64], TILES),
+        Expansion(torch.zeros(3, 1, 32), bf16(32, 128), [64, 64], TILES),
     ),
     'paged_lora.shrink': (bf16(40, 64), bf16(2, 32, 64), TILES, bf16(64)),
     'paged_lora.expand': (bf16(40, 96), torch.zeros(3, 40, 32), bf16(32, 96), [64, 32], TILES),
@@ -221,6 +233,35 @@ def test_compiles(record, name):
     for launch in launches:
         limit = 232448  # bytes of shared memory that a program may have on a Hopper GPU
         assert launch.compile().metadata.shared <= limit, launch.kernel.__name__
+
+
+WHOLE_TILES = replace(SMALL_TILES, pool_rows=torch.zeros(65, 16, dtype=torch.int32))
+WHOLE = {
+    'norm.fused_add_rms_norm': (
+        bf16(40, 3584), bf16(40, 3584), bf16(3584), 1e-6,
+        Expansion(torch.zeros(16, 40, 16), bf16(512, 3584), [3584], WHOLE_TILES),
+    ),
+    'rotary.rotary_and_cache': (
+        bf16(40, 4608), bf16(4608), None, None, 1e-6, POSITIONS, 128, torch.zeros(64, 128), True,
+        bf16(9, 16, 4, 128), bf16(9, 16, 4, 128), SLOTS, 'auto', ONE, ONE,
+        Expansion(torch.zeros(16, 40, 48), bf16(512, 4608), [3584, 512, 512], WHOLE_TILES),
+    ),
+    'gemv.gemv': (
+        bf16(1, 18944), bf16(1, 3584), bf16(37888, 3584), None, None, bf16(3584), 1e-6, True,
+        Expansion(torch.zeros(16, 1, 32), bf16(512, 37888), [18944, 18944], WHOLE_TILES),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not (PTXAS.parent / 'cuobjdump').exists(), reason='this build of Triton has no cuobjdump')
+@pytest.mark.parametrize('name', WHOLE)
+def test_what_takes_in_adapters_of_7b_does_not_spill(record, tmp_path, name):
+    (launch,) = record(*name.split('.'), *WHOLE[name])
+    binary = tmp_path / 'kernel.cubin'
+    binary.write_bytes(launch.compile().asm['cubin'])
+    tool = str(PTXAS.parent / 'cuobjdump')
+    usage = subprocess.run([tool, '-res-usage', str(binary)], capture_output=True, text=True, check=True).stdout
+    assert ' STACK:0 ' in usage, usage
 
 
 def test_no_kernel_is_forgotten(record):

@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiftlite_kernels.gemv import RowLoRA
-from swiftlite_kernels.paged_lora import LoRARouting
+from swiftlite_kernels.paged_lora import Expansion, LoRARouting
 from tests.kernels import naive
 
 
@@ -57,7 +56,7 @@ def test_an_adapter_joins_the_product(target, inner, widths, rank, normed, gated
     if gated:
         want = F.silu(want[:, : widths[0]]) * want[:, widths[0] :]
     out = torch.full_like(want, float('nan')).to(dtype)
-    lora = RowLoRA(target.ops('paged_lora').shrink(x, a, where, gain), b, widths, where)
+    lora = Expansion(target.ops('paged_lora').shrink(x, a, where, gain), b, widths, where)
     target.ops('gemv').gemv(out, x, weight, None, None, gain, 1e-6, gated, lora)
     assert naive.error(out, want) < 2 * naive.TOLERANCE[dtype]
 

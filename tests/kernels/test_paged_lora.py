@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiftlite_kernels.paged_lora import LoRARouting
+from swiftlite_kernels.paged_lora import Expansion, LoRARouting
 from tests.kernels import naive
 
 
@@ -120,6 +120,86 @@ def test_gate_after_the_adapters(target, runs, width, ranks, normed, dtype, tile
     assert naive.error(out, torch.nn.functional.silu(gate) * up) < 2 * naive.TOLERANCE[dtype]
 
 
+def of_adapters(x, a, b, widths, runs, ranks, where):
+    """What the adapters add to a layer's output, in fp64."""
+    out, token = torch.zeros(x.shape[0], sum(widths), dtype=torch.float64, device=x.device), 0
+    for adapter, count in runs:
+        part = slice(token, token + count)
+        token += count
+        if adapter is not None:
+            rows = where.pool_rows[adapter, : ranks[adapter]].long()
+            for s in range(len(widths)):
+                columns = slice(sum(widths[:s]), sum(widths[: s + 1]))
+                out[part, columns] = x[part].double() @ a[s, rows].double().t() @ b[rows, columns].double()
+    return out
+
+
+@given(runs=RUNS, hidden=st.sampled_from([64, 130, 769, 1100]), weighted=st.booleans(), strided=st.booleans(),
+       ranks=st.lists(st.sampled_from([1, 8, 16]), min_size=3, max_size=3) | st.just([1, 16, 40]),
+       dtype=st.integers(0, 2), tile=st.sampled_from([8, 8, 8, 16]))
+def test_norm_after_the_adapters(target, runs, hidden, weighted, strided, ranks, dtype, tile):
+    dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
+    pool, inner = sum(ranks) + 9, 72
+    where, tokens = routing(runs, ranks, pool, device, tile)
+    x = torch.randn(tokens, inner, device=device).to(dtype)
+    a = (torch.randn(1, pool, inner, device=device) / inner**0.5).to(dtype)
+    b = torch.randn(pool, hidden, device=device).to(dtype)
+    y = torch.randn(tokens, hidden * (2 if strided else 1), device=device).to(dtype)[:, :hidden]
+    residual = torch.randn(tokens, hidden, device=device).to(dtype)
+    weight = torch.randn(hidden, device=device).to(dtype) if weighted else None
+    total = y.double() + of_adapters(x, a, b, [hidden], runs, ranks, where) + residual.double()
+    untouched, token = y + residual, 0
+    lora = Expansion(target.ops('paged_lora').shrink(x, a, where, None), b, [hidden], where)
+    target.ops('norm').fused_add_rms_norm(y, residual, weight, 1e-5, lora)
+    assert naive.error(residual, total) < 2 * naive.TOLERANCE[dtype]
+    assert naive.error(y, naive.rms_norm(residual, weight, 1e-5)) < naive.TOLERANCE[dtype]
+    for adapter, count in runs:
+        if adapter is None:
+            assert torch.equal(residual[token : token + count], untouched[token : token + count])
+        token += count
+
+
+@given(runs=RUNS, heads=st.sampled_from([(1, 1), (7, 1), (4, 2)]), head_size=st.sampled_from([16, 24, 64, 80]),
+       rotation=st.sampled_from(['whole', 'half']), biased=st.booleans(),
+       normed=st.sampled_from([(False, False), (True, True), (False, True), (True, False)]),
+       ranks=st.lists(st.sampled_from([1, 8, 16]), min_size=3, max_size=3) | st.just([1, 16, 40]),
+       dtype=st.integers(0, 2), tile=st.sampled_from([8, 8, 8, 16]))
+def test_rotation_after_the_adapters(target, runs, heads, head_size, rotation, biased, normed, ranks, dtype, tile):
+    """As expanding first; the cache gets what is left in the projection."""
+    dtype, device = target.dtypes[dtype % len(target.dtypes)], target.device
+    pool, inner, (heads, kv_heads) = sum(ranks) + 9, 72, heads
+    where, tokens = routing(runs, ranks, pool, device, tile)
+    widths = [n * head_size for n in (heads, kv_heads, kv_heads)]
+    x = torch.randn(tokens, inner, device=device).to(dtype)
+    a = (torch.randn(3, pool, inner, device=device) / inner**0.5).to(dtype)
+    b = torch.randn(pool, sum(widths), device=device).to(dtype)
+    qkv = torch.randn(tokens, sum(widths) + 8, device=device).to(dtype)[:, : sum(widths)]
+    bias = torch.randn(sum(widths), device=device).to(dtype) if biased else None
+    weights = [torch.randn(head_size, device=device).to(dtype) if given else None for given in normed]
+    angle = torch.rand(64, head_size // (4 if rotation == 'half' else 2), device=device) * 6
+    table, positions = torch.cat([angle.cos(), angle.sin()], -1), torch.randint(0, 64, (tokens,), device=device)
+    slots = torch.randperm(192, device=device)[:tokens]
+    slots[1::3] = -1
+    caches = [torch.zeros(12, 2, 16, kv_heads, head_size, device=device, dtype=dtype) for _ in range(2)]
+    one, ops = torch.ones(1, device=device), target.ops('paged_lora')
+    shrunk = ops.shrink(x, a, where, None)
+    want = qkv.clone()
+    ops.expand(want, shrunk, b, widths, where)
+    for y, cache, lora in ((want, caches[0], None), (qkv, caches[1], Expansion(shrunk, b, widths, where))):
+        target.ops('rotary').rotary_and_cache(
+            y, bias, *weights, 1e-6, positions, head_size, table, True, cache[:, 0], cache[:, 1], slots, 'auto', one,
+            one, lora,
+        )
+    assert naive.error(qkv, want) < naive.TOLERANCE[dtype]
+    assert naive.error(caches[1], caches[0]) < naive.TOLERANCE[dtype]
+    used, kept = slots >= 0, torch.zeros(192, dtype=torch.bool, device=device)
+    kept[slots[used]] = True
+    keys, values = (caches[1][:, i].reshape(192, -1) for i in (0, 1))
+    assert torch.equal(keys[slots[used]], qkv[used][:, widths[0] : -widths[2]])
+    assert torch.equal(values[slots[used]], qkv[used][:, -widths[2] :])
+    assert not keys[~kept].any() and not values[~kept].any()
+
+
 def test_an_order_is_not_ignored():
     from dataclasses import replace
 
@@ -130,3 +210,5 @@ def test_an_order_is_not_ignored():
     y, b = torch.ones(tokens, 16), torch.ones(8, 16)
     with pytest.raises(ValueError, match='not an order'):
         expand_silu_and_mul(y[:, :8], y, torch.zeros(1, tokens, 32), b, where)
+    with pytest.raises(ValueError, match='not an order'):
+        Expansion(torch.zeros(1, tokens, 16), b, [16], where)

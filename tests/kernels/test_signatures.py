@@ -7,12 +7,12 @@ import pytest
 
 SIGNATURES = {
     'norm.rms_norm': 'out, input, weight, epsilon',
-    'norm.fused_add_rms_norm': 'input, residual, weight, epsilon',
+    'norm.fused_add_rms_norm': 'input, residual, weight, epsilon, lora=None',
     'rotary.rotary_embedding':
         'positions, query, key, head_size, cos_sin_cache, is_neox, rope_dim_offset=0, inverse=False',
     'rotary.rotary_and_cache':
         'qkv, bias, query_weight, key_weight, epsilon, positions, head_size, cos_sin_cache, is_neox, key_cache, '
-        'value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale',
+        'value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale, lora=None',
     'activation.silu_and_mul': 'out, input',
     'activation.mul_and_silu': 'out, input',
     'activation.gelu_and_mul': 'out, input',

@@ -3,13 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from swiftlite_kernels.gemv import RowLoRA
+from swiftlite_kernels.paged_lora import Expansion
 from swiftlite_kernels.paged_lora.reference import expand
 
 
 def gemv(
     out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
-    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, lora: RowLoRA | None,
+    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, lora: Expansion | None,
 ) -> None:
     x, scale = x.float(), torch.ones(1, 1, device=x.device)
     if norm_weight is not None:

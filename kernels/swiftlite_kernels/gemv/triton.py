@@ -1,7 +1,8 @@
 """A weight times one row in Triton: a program sums a few columns on the ordinary cores.
 
 The norm costs no pass of its own: its scale leaves the sum, so squares are added up beside the products. The first
-part of the weight is asked for before the previous kernel's result is waited for.
+part of the weight is asked for before the previous kernel's result is waited for. What an adapter adds is waited for at
+the end: it is computed beside the product.
 """
 
 from dataclasses import dataclass, replace
@@ -10,11 +11,11 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.gemv import RowLoRA
+from swiftlite_kernels.paged_lora import Expansion
 from swiftlite_kernels.paged_lora.triton import MANY_PARTS
-from swiftlite_kernels.triton import begin, early_launch, next_power_of_2, silu
+from swiftlite_kernels.triton import begin, begin_beside, early_launch, next_power_of_2, silu, wait
 
-REGISTERS = {4: 56, 8: 32}  # by warps, with an adapter: all programs are on the device at once, as without
+REGISTERS = {2: 80, 4: 56, 8: 32}  # by warps, with an adapter: as many programs at once as without
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ def gemv_kernel(
     out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight_row,
     shrunk, b, adapters, pool_rows, ranks, splits, n0, n1, slice_size, part_size, b_row, table_row,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, LORA: tl.constexpr,
-    SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
-    EARLY: tl.constexpr,
+    SPLITS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (COLUMNS columns of a slice); `other` and `up` belong to the second half of a gated weight."""
     column, k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, INNER)
@@ -71,12 +71,9 @@ def gemv_kernel(
         has = live[:, None] & (r < rank)[None, :]
         b_tile = tl.load(b_at, has, other=0.0)
         b_other = tl.load(b_at + width, has, other=0.0) if GATED else b_tile
-    begin(EARLY)
-    if LORA:
-        low = tl.program_id(0) * COLUMNS
-        at_parts = shrunk + ((low >= n0).to(tl.int32) + (low >= n0 + n1).to(tl.int32)) * slice_size
-        parts = parts_of(at_parts, rank, splits, part_size, SPLITS, RANKS)
-        up_parts = parts_of(at_parts + slice_size, rank, splits, part_size, SPLITS, RANKS) if GATED else parts
+        begin_beside(EARLY, adapters)  # x was written before shrink's launch
+    else:
+        begin(EARLY)
     acc = tl.zeros([COLUMNS, INNER], tl.float32)
     up = tl.zeros([COLUMNS, INNER], tl.float32)
     squares = tl.zeros([INNER], tl.float32)
@@ -86,6 +83,12 @@ def gemv_kernel(
         tile = tl.load(at + first, mask, other=0.0)
         other = tl.load(partner + first, mask, other=0.0) if GATED else tile
         acc, up, squares = add_step(acc, up, squares, tile, other, x, norm_weight, first + k, inner, NORM, GATED)
+    if LORA:
+        wait(EARLY)
+        low = tl.program_id(0) * COLUMNS
+        at_parts = shrunk + ((low >= n0).to(tl.int32) + (low >= n0 + n1).to(tl.int32)) * slice_size
+        parts = parts_of(at_parts, rank, splits, part_size, SPLITS, RANKS)
+        up_parts = parts_of(at_parts + slice_size, rank, splits, part_size, SPLITS, RANKS) if GATED else parts
     y, z = tl.sum(acc, 1), tl.sum(up, 1)
     if LORA:
         y += tl.sum(tl.sum(parts, 0)[None, :] * b_tile.to(tl.float32), 1)
@@ -120,7 +123,7 @@ def gemv_tiles(width: int, inner: int, gated: bool) -> Tiles:
 
 def gemv(
     out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor | None,
-    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, lora: RowLoRA | None = None,
+    norm_weight: torch.Tensor | None, epsilon: float, gated: bool, lora: Expansion | None = None,
     tiles: Tiles | None = None,
 ) -> None:
     if any(t.stride(-1) != 1 for t in (out, x, weight) if t.shape[-1] > 1):
@@ -142,7 +145,7 @@ def gemv(
     gemv_kernel[(triton.cdiv(width, tiles.columns),)](
         out, x, weight, bias, residual, norm_weight, epsilon, width, inner, weight.stride(0), *adapter,
         NORM=norm_weight is not None, BIAS=bias is not None, GATED=gated, RESIDUAL=residual is not None,
-        LORA=lora is not None, SPLITS=MANY_PARTS, RANKS=max(ranks, 8),
-        COLUMNS=tiles.columns, INNER=tiles.inner, **early_launch(x), num_warps=tiles.warps,
+        LORA=lora is not None, SPLITS=MANY_PARTS, RANKS=max(ranks, 8), COLUMNS=tiles.columns, INNER=tiles.inner,
+        **early_launch(x), num_warps=tiles.warps,
         maxnreg=REGISTERS.get(tiles.warps) if lora is not None else None,
     )

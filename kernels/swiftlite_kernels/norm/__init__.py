@@ -3,6 +3,7 @@
 import torch
 
 from swiftlite_kernels.dispatch import backend
+from swiftlite_kernels.paged_lora import Expansion
 
 __all__ = ['fused_add_rms_norm', 'rms_norm']
 
@@ -17,10 +18,15 @@ def rms_norm(out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor | None
 
 
 def fused_add_rms_norm(
-    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor | None, epsilon: float
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor | None,
+    epsilon: float,
+    lora: Expansion | None = None,
 ) -> None:
     """In place: residual += input (rounded to its dtype), then input = rms_norm(residual).
 
-    input, residual [..., hidden] of one dtype; weight [hidden] or None.
+    input, residual [..., hidden] of one dtype; weight [hidden] or None. lora: what is to be added to input [T, hidden]
+    first (paged_lora.expand); rows in none of its tiles are undefined then.
     """
-    backend('norm', input).fused_add_rms_norm(input, residual, weight, epsilon)
+    backend('norm', input).fused_add_rms_norm(input, residual, weight, epsilon, lora)

@@ -1,7 +1,7 @@
 """Adapters of mixed ranks in pages of one pool, beside a linear layer (Sheng et al. 2024, S-LoRA).
 
-The product x Aᵀ B of an adapter is computed in two halves: `shrink`, which needs the layer's input only and may run
-beside the layer's own product, and an expansion into its output.
+The product x Aᵀ B of an adapter is computed in two halves: `shrink`, which needs the layer's input only, and an
+expansion into the layer's output. The latter is a launch of its own, or part of the kernel that reads the output next.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 
 from swiftlite_kernels.dispatch import backend
 
-__all__ = ['LoRARouting', 'expand', 'expand_silu_and_mul', 'shrink']
+__all__ = ['Expansion', 'LoRARouting', 'expand', 'expand_silu_and_mul', 'shrink']
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,20 @@ class LoRARouting:
     ranks: torch.Tensor  # [L], at most R
     tile: int
     order: torch.Tensor | None = None  # [T]: tiles are runs of it, instead of tokens that lie together
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What is left to be added to a layer's output; tokens must lie together (a routing without an order)."""
+
+    shrunk: torch.Tensor  # from `shrink`
+    b: torch.Tensor  # [P, ΣN], rows contiguous
+    widths: Sequence[int]  # N of each slice
+    routing: LoRARouting
+
+    def __post_init__(self) -> None:
+        if self.routing.order is not None:
+            raise ValueError('an expansion in another kernel takes tokens that lie together, not an order')
 
 
 def shrink(

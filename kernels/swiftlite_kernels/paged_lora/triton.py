@@ -1,6 +1,7 @@
 """Paged adapters in Triton: shrink splits the input among programs, expanding adds the parts up and multiplies again.
 
-The grids come from shapes alone and unused tiles leave at once, so that a captured launch serves any mix of adapters.
+The grids come from shapes alone and unused tiles leave at once (but the first, which waits), so that a captured launch
+serves any mix of adapters.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from swiftlite_kernels.paged_lora import LoRARouting
-from swiftlite_kernels.triton import begin, early_launch, multiprocessors, silu
+from swiftlite_kernels.paged_lora import Expansion, LoRARouting
+from swiftlite_kernels.triton import begin, begin_first, early_launch, multiprocessors, silu
 
 RANKS = 16  # ranks of a program's step
 TILE_ROWS = 8  # fewest rows of a product
@@ -47,18 +48,23 @@ def shrink_kernel(
     part, x, a, norm_weight, adapters, starts, counts, order, pool_rows, ranks, tokens, splits, inner, x_row,
     a_slice, a_row, table_row, part_row,
     NORM: tl.constexpr, ORDER: tl.constexpr, RANK_TILES: tl.constexpr, TILE: tl.constexpr, RANKS: tl.constexpr,
-    STEP: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    STEP: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr, EARLY: tl.constexpr,
 ):
     """Program (tile, slice x rank tile, share of the input): part[share, token, slice, rank]."""
     tile = tl.program_id(0)
     # the routing was written long before the previous kernel
     count, start, adapter = tl.load(counts + tile), tl.load(starts + tile), tl.load(adapters + tile)
+    if (count == 0) & (tile > 0):
+        return
     s, first_rank = tl.program_id(1) // RANK_TILES, (tl.program_id(1) % RANK_TILES) * RANKS
     rank = tl.load(ranks + adapter)
     r = first_rank + tl.arange(0, RANKS)
     # not masked by the rank, which would have to be there first
     pool = tl.load(pool_rows + adapter * table_row + r, r < table_row, other=0).to(tl.int64)
-    begin(EARLY)
+    if FIRST:
+        begin_first(EARLY)
+    else:
+        begin(EARLY)
     if (count == 0) | (first_rank >= rank):
         return
     row = tl.arange(0, TILE)
@@ -135,6 +141,8 @@ def expand_kernel(
     """Program (tile, columns of a slice): the second axis counts the column tiles of all slices."""
     tile, block = tl.program_id(0), tl.program_id(1)
     count, start, adapter = tl.load(counts + tile), tl.load(starts + tile), tl.load(adapters + tile)
+    if (count == 0) & (tile > 0):
+        return
     rank = tl.load(ranks + adapter)
     s, offset = 0, 0
     for i in tl.static_range(3):  # which slice the column tile lies in
@@ -175,6 +183,8 @@ def gate_kernel(
     """Program (tile, SPAN runs of columns): both halves of y with their adapters, gated."""
     tile, span = tl.program_id(0), tl.program_id(1)
     count, start, adapter = tl.load(counts + tile), tl.load(starts + tile), tl.load(adapters + tile)
+    if (count == 0) & (tile > 0):
+        return
     rank = tl.load(ranks + adapter)
     row = tl.arange(0, TILE)
     token = (start + row).to(tl.int64)
@@ -230,7 +240,7 @@ def shrink(x: torch.Tensor, a: torch.Tensor, routing: LoRARouting, norm_weight: 
             part, x, a, norm_weight, routing.adapters, routing.starts, routing.counts, routing.order, routing.pool_rows,
             routing.ranks, tokens, splits, inner, x.stride(0), a.stride(0), a.stride(1), routing.pool_rows.stride(0),
             part.stride(1), NORM=norm_weight is not None, ORDER=routing.order is not None, STEP=step,
-            **sizes(x, routing), num_warps=4, num_stages=3,
+            FIRST=tokens == 1, **sizes(x, routing), num_warps=4, num_stages=3,  # gemv works beside it
         )
     return part
 
@@ -274,6 +284,11 @@ def tiles_of(routing: LoRARouting) -> Tiles:
 def parts_of(shrunk: torch.Tensor) -> int:
     """Room for parts in a program: two sizes, so that few kernels are compiled."""
     return FEW_PARTS if shrunk.shape[0] <= FEW_PARTS else MANY_PARTS
+
+
+def fits(lora: Expansion) -> bool:
+    """Whether the kernel that reads the output may take the expansion in: for more it would take longer than both."""
+    return lora.routing.tile <= TILE_ROWS and lora.routing.pool_rows.shape[1] <= RANKS
 
 
 def sizes(x: torch.Tensor, routing: LoRARouting) -> dict[str, int | str | bool]:

@@ -3,6 +3,7 @@
 import torch
 
 from swiftlite_kernels.dispatch import backend
+from swiftlite_kernels.paged_lora import Expansion
 
 __all__ = ['rotary_and_cache', 'rotary_embedding']
 
@@ -46,15 +47,18 @@ def rotary_and_cache(
     kv_cache_dtype: str,
     k_scale: torch.Tensor,
     v_scale: torch.Tensor,
+    lora: Expansion | None = None,
 ) -> None:
     """All that lies between the qkv projection and attention, in one launch where the rotation covers the whole head.
 
     qkv [T, (heads + 2 * kv_heads) * head_size]: query, key, value. In this order: add bias [width] or None (rounded
     to the dtype); rms_norm each query and key head with query_weight, key_weight [head_size] or None;
     rotary_embedding of query and key at positions int64 [T]; reshape_and_cache_flash of key and value. The
-    results are left in their places in qkv too. Rounding is that of the separate ops.
+    results are left in their places in qkv too. Rounding is that of the separate ops. lora: what is to be added to qkv
+    first (paged_lora.expand), with query, key and value as its slices; tokens in none of its tiles are undefined then,
+    and must have no slot.
     """
     backend('rotary', qkv).rotary_and_cache(
         qkv, bias, query_weight, key_weight, epsilon, positions, head_size, cos_sin_cache, is_neox, key_cache,
-        value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale,
+        value_cache, slot_mapping, kv_cache_dtype, k_scale, v_scale, lora,
     )

@@ -4,6 +4,8 @@ import torch
 
 from swiftlite_kernels.cache.reference import reshape_and_cache_flash
 from swiftlite_kernels.norm.reference import rms_norm
+from swiftlite_kernels.paged_lora import Expansion
+from swiftlite_kernels.paged_lora.reference import expand
 
 
 def rotary_embedding(
@@ -51,7 +53,10 @@ def rotary_and_cache(
     kv_cache_dtype: str,
     k_scale: torch.Tensor,
     v_scale: torch.Tensor,
+    lora: Expansion | None = None,
 ) -> None:
+    if lora is not None:
+        expand(qkv, lora.shrunk, lora.b, lora.widths, lora.routing)
     if bias is not None:
         qkv += bias
     kv_heads = key_cache.shape[2]
