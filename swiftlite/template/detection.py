@@ -5,7 +5,6 @@ from typing import Any
 from swiftlite.errors import SwiftliteError
 from swiftlite.registry.resolve import get_template_spec
 from swiftlite.registry.templates import JINJA, TEMPLATES
-from swiftlite.template import bounds
 from swiftlite.template.template import UNSET, Template, Unset
 
 
@@ -65,12 +64,10 @@ def detect(tokenizer: Any) -> str | None:
             template = Template(spec, tokenizer)
             if all(
                 template.render(messages, tools, prompt)
-                == bounds.render(tokenizer, messages, tools=tools, add_generation_prompt=prompt)
+                == tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt)
                 for messages, tools, prompt in probes
             ):
                 return spec.name
-        except bounds.RunawayTemplateError:
-            raise
         except Exception:  # the one or the other refuses a probe; a Jinja text may raise whatever it likes
             continue
     return None

@@ -7,7 +7,6 @@ from typing import Any
 
 from swiftlite.errors import SwiftliteError
 from swiftlite.registry.templates import JINJA, TemplateSpec
-from swiftlite.template import bounds
 from swiftlite.template.template import UNSET, Message, Piece, Template, Unset, content_text
 from swiftlite.template.tool_format import name_and_arguments
 from swiftlite.template.tools import FORMATS
@@ -99,16 +98,14 @@ class JinjaTemplate(Template):
         thinking = getattr(self, 'enable_thinking', None) if thinking is None else thinking
         switch = {} if thinking is None else {'enable_thinking': thinking}
         try:
-            return bounds.render(
-                self.tokenizer,
+            return self.tokenizer.apply_chat_template(
                 messages,
-                self.text,
                 tools=tools or None,
+                chat_template=self.text,
+                tokenize=False,
                 add_generation_prompt=prompt,
                 **switch,
             )
-        except bounds.RunawayTemplateError:
-            raise
         except TemplateError as error:
             said = ' '.join(str(error).split())
             raise SwiftliteError(f'the chat template refuses these messages: {said}') from None
@@ -177,8 +174,6 @@ class JinjaTemplate(Template):
         turns = [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': SAID}]
         try:
             _, found, rest = self._rendered(turns, None, prompt=False).rpartition(SAID)
-        except bounds.RunawayTemplateError:
-            raise
         except SwiftliteError:
             return ''
         places = {rest.find(token): token for token in self.tokenizer.all_special_tokens if found and token in rest}
@@ -194,8 +189,6 @@ class JinjaTemplate(Template):
         tool = {'type': 'function', 'function': {'name': SAID, 'parameters': {'type': 'object', 'properties': {}}}}
         try:
             text = self._rendered(turns, [tool], prompt=False)
-        except bounds.RunawayTemplateError:
-            raise
         except SwiftliteError:
             return None
         for name, tools in FORMATS.items():
@@ -207,9 +200,10 @@ class JinjaTemplate(Template):
 def check_syntax(source: str) -> None:
     """SwiftliteError, with the line, for a text that is no Jinja template."""
     from jinja2.exceptions import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
-        bounds.compiled_template(source)
+        _compile_jinja_template(source)
     except TemplateSyntaxError as error:
         said = ' '.join(str(error.message).split())
         raise SwiftliteError(f'the chat template is no Jinja, line {error.lineno}: {said}') from None

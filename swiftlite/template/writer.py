@@ -3,7 +3,6 @@
 from typing import Any
 
 from swiftlite.registry.templates import BOS, EOS, TODAY, TemplateSpec
-from swiftlite.template import bounds
 from swiftlite.template.jinja import JinjaTemplate
 from swiftlite.template.template import Template
 from swiftlite.template.thinking import CLOSE, NONE, OPEN
@@ -162,7 +161,9 @@ def renders_alike(template: Template, text: str | None) -> bool:
     try:
         for messages, with_tools, prompt in probes:
             tools = [tool] if with_tools else None
-            found = bounds.render(template.tokenizer, messages, text, tools=tools, add_generation_prompt=prompt)
+            found = template.tokenizer.apply_chat_template(
+                messages, tools=tools, chat_template=text, tokenize=False, add_generation_prompt=prompt
+            )
             if found != template.render(messages, tools, prompt):
                 return False
     except Exception:  # a template may raise whatever it likes on what it does not support
