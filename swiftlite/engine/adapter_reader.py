@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 import time
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ LOOK = 1.0  # seconds between two looks at what is being read
 SLOW = 10.0  # seconds after which a read does not keep another from starting
 GIVE_UP = 300.0  # seconds after which it has failed
 MOST_READERS = 64  # with those that hang
+CLOSING = 5.0  # seconds for reads to end in when the interpreter does
 NO_ANSWER = f'has not been read within {GIVE_UP:g} s: does its disk answer?'
 
 
@@ -65,6 +68,7 @@ class AdapterReader:
         self._hung: set[Job] = set()  # given up, and their threads are there still
         self._watched = False
         self._telling = threading.Lock()  # one calls `done` at a time, which may take a while
+        atexit.register(_close, weakref.ref(self))
 
     def start(self, uid: int, path: str, known: AdapterState | None, done: Callable[[AdapterRead], None]) -> None:
         """Read and check an adapter, then call `done` in a thread. known: the state its files must still be in."""
@@ -76,6 +80,15 @@ class AdapterReader:
                 return
             self._watched = True
         threading.Thread(target=self._watch, daemon=True, name='adapter-watch').start()
+
+    def close(self) -> None:
+        """Read nothing more, and wait a little for what is being read.
+
+        A thread that is in a library's code when the interpreter ends takes the whole process down with it.
+        """
+        with self._work:
+            self._reads.clear()
+            self._work.wait_for(lambda: not self._running, CLOSING)
 
     def _enlist(self) -> None:
         """Start a thread where one is missing; the lock is held."""
@@ -111,6 +124,7 @@ class AdapterReader:
                     self._hung.discard(job)
                     continue
                 self._running.discard(job)
+                self._work.notify_all()
                 if copy is not None:
                     self.copies[job.uid] = copy
             self._tell(job, read)
@@ -152,3 +166,8 @@ class AdapterReader:
             traceback.print_exc()
             return AdapterRead(job.uid, error=f'{path} cannot be read ({type(error).__name__}: {error}).'), None
         return AdapterRead(job.uid, copy.rank, copy.num_bytes, state), copy
+
+
+def _close(reader: weakref.ref[AdapterReader]) -> None:
+    if (found := reader()) is not None:
+        found.close()

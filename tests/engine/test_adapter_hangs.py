@@ -1,5 +1,7 @@
 """A disk that hangs costs the adapters on it, not those on others."""
 
+import subprocess
+import sys
 import threading
 from queue import Empty, Queue
 
@@ -85,3 +87,25 @@ def test_no_more_threads_than_needed(disk, told):
     for _ in range(50):
         told.get(timeout=20)
         assert reader._threads <= READERS
+
+
+def test_the_interpreter_ends_while_adapters_are_read():
+    script = """
+import time, torch
+from swiftlite.engine import adapter_reader
+
+class Format:
+    def read(self, path):
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            torch.ones(400, 400) @ torch.ones(400, 400)
+        raise OSError('gone')
+
+adapter_reader.adapter_state = lambda path: ()
+reader = adapter_reader.AdapterReader(Format(), None)
+for uid in range(40):
+    reader.start(uid, str(uid), None, lambda read: None)
+time.sleep(0.2)
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
