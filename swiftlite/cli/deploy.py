@@ -7,6 +7,6 @@ def main(args: DeployArgs) -> int:
     """Serve over OpenAI's API. Returns the exit status."""
     args.source()  # a wrong name is known before anything is loaded
     from swiftlite.cli.merge_first import merge_first
-    from swiftlite.serve import server
+    from swiftlite.serve import early
 
-    return server.run(merge_first(args)) or 0
+    return early.run(merge_first(args)) or 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoint.tokenizer import load_tokenizer
 from ..errors import SwiftliteError
+from .child import EngineProcess
 from .client import EngineClient, ModelInfo
 from .config import EngineConfig
 from .errors import EngineDeadError, RequestError
@@ -45,11 +46,14 @@ class AsyncEngine:
         self._stopping = False
 
     @classmethod
-    async def start(cls, config: EngineConfig) -> AsyncEngine:
-        """Start the engine process and wait until it is ready; SwiftliteError if the model cannot be loaded."""
+    async def start(cls, config: EngineConfig, process: EngineProcess | None = None) -> AsyncEngine:
+        """Start the engine process and wait until it is ready; SwiftliteError if the model cannot be loaded.
+
+        process: one that was started before, and is the engine's from now on.
+        """
         self = cls(config)
         self._stopping = True  # a process that dies before it was ready is not started again
-        self._client = self._connect()
+        self._client = self._connect(process)
         folder = config.tokenizer or config.model
         early = None
         if not config.skip_tokenizer_init and Path(folder).is_dir():  # while the process loads the weights
@@ -147,8 +151,8 @@ class AsyncEngine:
         await self._client.stop(drain and self.alive, timeout)
         self._fail_all('The server is shutting down.')
 
-    def _connect(self) -> EngineClient:
-        return EngineClient(self.config, self._deliver, self._died)
+    def _connect(self, process: EngineProcess | None = None) -> EngineClient:
+        return EngineClient(self.config, self._deliver, self._died, process)
 
     def _deliver(self, ids: list[str], tokens: list[int], rest: list[SequenceOutput]) -> None:
         inboxes = self._inboxes

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SwiftliteError
-from .channel import Channel
+from .child import EngineProcess
 from .config import EngineConfig
 from .errors import EngineDeadError, RequestError
 from .outputs import SequenceOutput
@@ -36,23 +33,20 @@ class ModelInfo:
 
 
 class EngineClient:
-    """One engine process. Callbacks run in the event loop: `on_outputs` (`outputs.pack`), `on_death(reason)` once."""
+    """One engine process. Callbacks run in the event loop: `on_outputs` (`outputs.pack`), `on_death(reason)` once.
+
+    started: a process that is there already, and this one's from now on.
+    """
 
     def __init__(
         self,
         config: EngineConfig,
         on_outputs: Callable[[list[str], list[int], list[SequenceOutput]], None],
         on_death: Callable[[str], None],
+        started: EngineProcess | None = None,
     ):
-        ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'swiftlite.engine.process', str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C in a terminal is for the front process
-        )
-        theirs.close()
-        self._channel = Channel(ours)
+        started = started or EngineProcess()
+        self.process, self._channel = started.process, started.channel
         self._on_outputs, self._on_death = on_outputs, on_death
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = self._loop.create_future()

@@ -88,7 +88,10 @@ class EngineLoop:
 
 def main(conn: Channel) -> int:
     """Load the engine the first message describes, and serve it."""
-    config: EngineConfig = conn.recv()
+    try:
+        config: EngineConfig = conn.recv()
+    except EOFError:
+        return 0  # it is not wanted after all
     try:
         engine = Engine(config)
     except SwiftliteError as error:

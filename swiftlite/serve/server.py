@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from swiftlite.engine.async_engine import AsyncEngine
+from swiftlite.engine.child import EngineProcess
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.setup import Setup, prepare, sampling
 from swiftlite.serve.app import create_app
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 CUT_SECONDS = 5.0  # for answers that were cut short to reach their clients
 
 
-def run(args: DeployArgs) -> int:
-    """Serve until SIGINT or SIGTERM. Exit status 0 after an orderly end, 130 when stopped before it was ready."""
+def run(args: DeployArgs, process: EngineProcess | None = None) -> int:
+    """Serve until SIGINT or SIGTERM. Exit status 0 after an orderly end, 130 when stopped before it was ready.
+
+    process: the engine's, started before; the caller kills it where this fails.
+    """
     listen(args.host, args.port).close()  # a busy port is known before a model is loaded
     _check_certificate(args)
     if args.chat_template is not None:
@@ -42,13 +46,13 @@ def run(args: DeployArgs) -> int:
     logging.basicConfig(level=logging.WARNING, format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
     logging.getLogger('uvicorn.access').setLevel(logging.INFO)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(args, setup, models))
+        return runner.run(_serve(args, setup, models, process))
 
 
-async def _serve(args: DeployArgs, setup: Setup, models: ServedModels) -> int:
+async def _serve(args: DeployArgs, setup: Setup, models: ServedModels, process: EngineProcess | None) -> int:
     stop = _stop_event()
     print(f'Loading {setup.source.name} from {setup.config.model}', file=sys.stderr, flush=True)
-    service = await unless(stop, _start(args, setup, models), _close)
+    service = await unless(stop, _start(args, setup, models, process), _close)
     if service is None:
         return 130
     try:
@@ -102,8 +106,8 @@ def served_models(args: DeployArgs, setup: Setup) -> ServedModels:
     return models
 
 
-async def _start(args: DeployArgs, setup: Setup, models: ServedModels) -> Service:
-    engine = await AsyncEngine.start(setup.config)
+async def _start(args: DeployArgs, setup: Setup, models: ServedModels, process: EngineProcess | None) -> Service:
+    engine = await AsyncEngine.start(setup.config, process)
     try:
         models.max_model_len = engine.model_config.max_model_len
         requests = [models.request_for(name, path) for name, path in setup.adapters.items()]

@@ -1,6 +1,7 @@
 """The loop of the engine process: what it reads between two steps."""
 
 from swiftlite.engine import process
+from swiftlite.engine.child import EngineProcess
 from swiftlite.engine.process import EngineLoop
 
 
@@ -49,3 +50,9 @@ def test_what_arrives_together_is_read_before_a_step(monkeypatch):
     monkeypatch.setattr(process, 'READING', 3600.0)
     EngineLoop(engine, conn).run()
     assert engine.seen == [] and conn.left == 0
+
+
+def test_a_process_that_is_not_wanted_after_all_ends():
+    started = EngineProcess()
+    started.channel.close()
+    assert started.process.wait(60) == 0

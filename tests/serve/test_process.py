@@ -17,7 +17,9 @@ import httpx
 import pytest
 
 from swiftlite.args.deploy import DeployArgs
+from swiftlite.engine.child import EngineProcess
 from swiftlite.errors import SwiftliteError, UsageError
+from swiftlite.serve import early, server
 from swiftlite.serve.server import run
 from tests.served import ServerProcess, sse, tiny_chat_checkpoint
 
@@ -248,3 +250,16 @@ def test_adapters_that_do_not_fit_the_names(adapter: Path, model: Path, modules:
     modules = [flag.replace('{adapter}', str(adapter)) for flag in modules]
     with pytest.raises(UsageError, match=words):
         run(DeployArgs(model_id_or_path=str(model), served_model_name=['tiny-chat'], port=0, lora_modules=modules))
+
+
+def test_a_server_that_cannot_start_leaves_no_engine_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def refuse(args: DeployArgs, process: EngineProcess) -> int:
+        seen.append(process)
+        raise SwiftliteError('no')
+
+    monkeypatch.setattr(server, 'run', refuse)
+    with pytest.raises(SwiftliteError, match='no'):
+        early.run(DeployArgs(model_type='tiny-chat'))
+    assert seen[0].process.poll() is not None
