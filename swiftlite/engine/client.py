@@ -103,6 +103,7 @@ class EngineClient:
         self.process.kill()
         self.process.wait()
         self._hang_up()
+        self._ended('The engine process was stopped.')
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):
@@ -143,10 +144,13 @@ class EngineClient:
                     future.set_result(value)
                 else:
                     future.set_exception(RequestError(error))
-        elif kind == 'ready':
-            self._ready.set_result(ModelInfo(**args[0]))
-        elif kind == 'failed':
-            self._ready.set_exception(SwiftliteError(args[0]))
+        elif kind in ('ready', 'failed'):
+            if self._ready.done():
+                return  # nobody waits for it: the server is ended while it starts
+            if kind == 'ready':
+                self._ready.set_result(ModelInfo(**args[0]))
+            else:
+                self._ready.set_exception(SwiftliteError(args[0]))
         elif kind == 'dead':
             self._ended(f'The engine stopped: {args[0]}')
 

@@ -9,25 +9,30 @@ from .outputs import SequenceOutput
 
 
 class Inbox:
-    """Outputs that wait together are read as one, so a reader who falls behind catches up."""
+    """Outputs that wait together are read as one, so a reader who falls behind catches up.
+
+    The first end counts: what an engine says of an answer that was aborted here is dropped, and the reverse.
+    """
 
     def __init__(self, request_id: str):
         self._request_id = request_id
         self._tokens: list[int] = []  # plain ones, after `_out`
         self._out: SequenceOutput | None = None
+        self._over = False  # its end was put
         self._error: EngineDeadError | None = None
         self._reader: asyncio.Future[None] | None = None
 
     def put_token(self, token: int) -> None:
         """A token with nothing else to tell."""
-        self._tokens.append(token)
-        self._wake()
+        if not self._over:
+            self._tokens.append(token)
+            self._wake()
 
     def put(self, out: SequenceOutput) -> None:
-        if self._tokens or self._out is not None:
-            out = self._merged(out)
-        self._out = out
-        self._wake()
+        if not self._over:
+            self._over = out.finish_reason is not None
+            self._out = self._merged(out) if self._tokens or self._out is not None else out
+            self._wake()
 
     def fail(self, error: EngineDeadError) -> None:
         """What was there before can still be read."""
@@ -58,12 +63,13 @@ class Inbox:
         """Everything unread and `new`, as one output."""
         before = self._out
         tokens, self._tokens = self._tokens, []
-        new.token_ids = [*(before.token_ids if before is not None else ()), *tokens, *new.token_ids]
         if before is not None:
+            tokens = before.token_ids + tokens
             if before.logprobs is not None:
                 new.logprobs = before.logprobs + (new.logprobs or [])
             new.num_cached_tokens = max(new.num_cached_tokens, before.num_cached_tokens)
             new.prompt_logprobs = new.prompt_logprobs or before.prompt_logprobs
+        new.token_ids = tokens + new.token_ids
         return new
 
     def _wake(self) -> None:

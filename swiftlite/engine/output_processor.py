@@ -67,6 +67,7 @@ class RequestState:
 
     def collect(self, out: SequenceOutput, total: CompletionOutput) -> None:
         """Add an output to the whole answer; its text is made at the end, unless stop strings need it as it comes."""
+        self.cached = max(self.cached, out.num_cached_tokens)
         if out.prompt_logprobs is not None:
             self._prompt_logprobs = out.prompt_logprobs
         if self.request.params.stop or out.logprobs is not None:
@@ -74,7 +75,7 @@ class RequestState:
             return
         total.token_ids += out.token_ids
         if out.finish_reason is not None:
-            self.cached, self.finished = out.num_cached_tokens, True
+            self.finished = True
             total.finish_reason, total.stop_reason = out.finish_reason, out.error or out.stop_reason
             if self._detokenizer is not None:
                 text = self._detokenizer.decode(total.token_ids[:-1] if self._ends(out) else total.token_ids)

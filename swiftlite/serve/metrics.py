@@ -145,7 +145,7 @@ class SequenceWatch:
             if self._lora_tokens is not None:
                 self._lora_tokens.inc(tokens)
             if self._last:
-                self._metrics.inter_token.observe((now - self._last) / tokens)
+                self._metrics.inter_token.observe((now - self._last) / tokens, tokens)
             else:
                 self._metrics.first_token.observe(now - self._start)
                 self._first = now

@@ -60,3 +60,26 @@ async def test_a_dead_engine_is_told_of_after_its_last_words():
     for _ in range(2):
         with pytest.raises(EngineDeadError, match='gone'):
             await inbox.get()
+
+
+@pytest.mark.parametrize('with_logprobs', [False, True])
+async def test_what_comes_after_the_end_changes_nothing(with_logprobs):
+    """An answer that was aborted here still gets the tokens that were on their way."""
+    inbox = Inbox('r')
+    inbox.put_token(1)
+    inbox.put(SequenceOutput('r', [], finish_reason='abort'))
+    late = SequenceOutput('r', [2], [TokenLogprobs(-1.0, 1, [], [])] if with_logprobs else None)
+    for token in pack([late])[1]:
+        inbox.put_token(token)
+    for out in pack([late])[2]:
+        inbox.put(out)
+    out = await inbox.get()
+    assert (out.token_ids, out.logprobs, out.finish_reason) == ([1], None, 'abort')
+
+
+@pytest.mark.parametrize('end', [{'finish_reason': 'stop', 'stop_reason': 7}, {'finish_reason': 'error', 'error': 'x'}])
+async def test_an_answer_that_has_ended_is_not_aborted(end):
+    inbox = Inbox('r')
+    inbox.put(SequenceOutput('r', [1], **end, complete=True))
+    inbox.put(SequenceOutput('r', [], finish_reason='abort'))
+    assert await inbox.get() == SequenceOutput('r', [1], **end, complete=True)

@@ -103,6 +103,13 @@ def test_batched_is_alone_and_cached_is_not_cached(llm, hundred):
         assert chat(llm, [questions[i]], sampling[i])[0].token_ids == hundred[i].token_ids
 
 
+def test_an_answer_that_its_grammar_ends_tells_what_was_cached(llm):
+    question = [{'role': 'user', 'content': 'hello there, my friend ' * 8}]
+    for extra in ({}, {'logprobs': 0}):
+        outs = [llm.chat([question], params({'choice': ['yes', 'no']}, **extra), use_tqdm=False)[0] for _ in range(2)]
+        assert outs[1].num_cached_tokens == (len(outs[1].prompt_token_ids) - 1) // 16 * 16 > 0
+
+
 @pytest.mark.parametrize(
     'options',
     [

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import httpx
 import openai
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from swiftlite.engine.errors import EngineDeadError
-from swiftlite.serve.metrics import Metrics
+from swiftlite.serve.metrics import LATENCY, Metrics
 from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Service
 from swiftlite.serve.stats_log import log_stats
@@ -80,6 +81,29 @@ def test_counters_survive_an_engine_that_starts_again() -> None:
         return total({f.name: f for f in text_string_to_metric_families(text)}, 'prefix_cache_queries', '_total')
 
     assert [queries(prefix_queries=5), queries(prefix_queries=7), queries(), queries(prefix_queries=2)] == [5, 7, 7, 9]
+
+
+def test_tokens_that_were_read_as_one_count_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap a token, whatever came together; the sum of the gaps is the time between the first and the last."""
+    now = 100.0
+    monkeypatch.setattr('swiftlite.serve.metrics.time.perf_counter', lambda: now)
+    metrics = Metrics('m')
+    watch = metrics.sequence(3)
+    for tokens, seconds in ((1, 0.5), (1, 0.015), (4, 0.120), (2, 0.012), (0, 0.0)):
+        now += seconds
+        delta = SimpleNamespace(token_ids=[7] * tokens, finish_reason=None if tokens else 'length')
+        watch.step(SimpleNamespace(outputs=[delta], finished=not tokens))
+    found = {f.name: f for f in text_string_to_metric_families(metrics.render({}).decode())}
+    assert total(found, 'generation_tokens', '_total') == 8
+    name = 'inter_token_latency_seconds'
+    assert (total(found, name, '_count'), total(found, name, '_sum')) == (7, pytest.approx(0.147))
+    ranges = {s.labels['le']: s.value for s in found[f'vllm:{name}'].samples if s.name.endswith('_bucket')}
+    like = Histogram('like', '', buckets=LATENCY, registry=(registry := CollectorRegistry()))
+    for gap in (0.015, *[0.030] * 4, *[0.006] * 2):
+        like.observe(gap)
+    assert ranges == {
+        s.labels['le']: s.value for f in registry.collect() for s in f.samples if s.name.endswith('_bucket')
+    }
 
 
 def test_load_ping_and_version(server: ServerThread) -> None:
