@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from swiftlite import EngineConfig
-from swiftlite.engine import EngineDeadError, client
+from swiftlite.engine import EngineDeadError, child
 from swiftlite.engine.channel import Channel
 from swiftlite.engine.client import EngineClient
 
@@ -34,7 +34,7 @@ class Played:
 
 @pytest.fixture
 def played(monkeypatch):
-    monkeypatch.setattr(client.subprocess, 'Popen', Played)
+    monkeypatch.setattr(child.subprocess, 'Popen', Played)
 
 
 def connect(deaths=None):
