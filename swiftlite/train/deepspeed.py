@@ -5,6 +5,7 @@ ZeRO (arXiv 1910.02054) shares out the optimizer's state (stage 1), the gradient
 
 import json
 import logging
+import re
 import warnings
 from dataclasses import replace
 from importlib.util import find_spec
@@ -24,6 +25,9 @@ FILLED = {
     'gradient_clipping': '--max_grad_norm',
 }
 OURS = {'optimizer': '--learning_rate, --weight_decay and --adam_*', 'scheduler': '--lr_scheduler_type and --warmup_*'}
+ADAM = ('adam', 'adamw')  # in DeepSpeed both decouple the weight decay
+SECTIONS = ('bf16', 'fp16', 'optimizer', 'scheduler', 'zero_optimization')
+STAGE = re.compile('zero[0-3]|zero[23]_offload')  # of --deepspeed; all else is a file
 GATHER = 'stage3_gather_16bit_weights_on_model_save'
 MASTER = 4  # bytes of the fp32 copy of a weight that is trained in half precision
 
@@ -39,7 +43,7 @@ def deepspeed_config(name: str, dtype: torch.dtype) -> dict[str, Any]:
     if find_spec('deepspeed') is None:
         raise UsageError("--deepspeed needs DeepSpeed: pip install 'swiftlite[deepspeed]', or use --fsdp full_shard")
     hush()
-    config = own_config(name, dtype) if not name.startswith('zero') else {'zero_optimization': zero(name)}
+    config = {'zero_optimization': zero(name)} if STAGE.fullmatch(name) else own_config(name, dtype)
     return {
         'bf16': {'enabled': dtype == torch.bfloat16},
         'fp16': {'enabled': dtype == torch.float16},
@@ -73,9 +77,13 @@ def own_config(name: str, dtype: torch.dtype) -> dict[str, Any]:
     for key, flag in FILLED.items():
         if config.get(key, 'auto') != 'auto':
             raise UsageError(f'--deepspeed \'{name}\' has {key} {config[key]}: write "auto" there and give {flag}')
+    for key in SECTIONS:
+        _check_section(f"--deepspeed '{name}'", key, config)
+    if str(chosen := (config.get('optimizer') or {}).get('type', 'AdamW')).lower() not in ADAM:
+        raise UsageError(f"--deepspeed '{name}' has the optimizer {chosen}, and the training's is AdamW: leave it out")
     for key, flags in OURS.items():
-        given = dict((config.pop(key, None) or {}).get('params') or {})
-        if said := next((f'{k} {v}' for k, v in given.items() if v not in ('auto', True, False)), None):
+        given = (config.pop(key, None) or {}).get('params') or {}
+        if said := next((f'{k} {v}' for k, v in given.items() if v != 'auto' and not isinstance(v, bool)), None):
             raise UsageError(f"--deepspeed '{name}' has a section '{key}' with {said}: leave it out and give {flags}")
     for key, kind in (('bf16', torch.bfloat16), ('fp16', torch.float16)):
         half = config.get(key) or {}
@@ -87,10 +95,22 @@ def own_config(name: str, dtype: torch.dtype) -> dict[str, Any]:
             )
         if key in config:
             config[key] = {**half, 'enabled': dtype == kind}
-    shared = config.get('zero_optimization')
-    if isinstance(shared, dict) and shared.get('stage') == 3 and shared.setdefault(GATHER, True) is False:
+    shared = config.get('zero_optimization') or {}
+    if shared.get('stage') == 3 and shared.setdefault(GATHER, True) is False:
         raise UsageError(f"--deepspeed '{name}' has {GATHER} false: checkpoints would hold no weights to serve")
     return config
+
+
+def _check_section(file: str, key: str, config: dict[str, Any]) -> None:
+    """Refuse what is no object, or a stage that is none."""
+    section = config.get(key)
+    if section is None:
+        return
+    if not isinstance(section, dict) or not isinstance(section.get('params') or {}, dict):
+        raise UsageError(f'{file}: {key} must be a JSON object, as must its params, not {section!r:.50}')
+    stage = section.get('stage', 0)
+    if key == 'zero_optimization' and (isinstance(stage, bool) or stage not in (0, 1, 2, 3)):
+        raise UsageError(f'{file}: stage of {key} must be 0, 1, 2 or 3, not {stage!r:.50}')
 
 
 def hush() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train import deepspeed, resume
-from swiftlite.train.deepspeed import deepspeed_config, spread
+from swiftlite.train.deepspeed import deepspeed_config, spread, stage_of
 from swiftlite.train.memory import estimate
 from swiftlite.train.model import load_model
 from tests.train.test_distributed import FULL, LORA, assert_same, log_of
@@ -72,6 +72,13 @@ def test_a_file_is_taken_as_it_is(config):
         ({'train_batch_size': 64}, 'has train_batch_size 64: write "auto" there and give --batch_size'),
         ({'gradient_clipping': 0.5}, 'give --max_grad_norm'),
         ({'optimizer': {'type': 'Adam', 'params': {'lr': 1e-5}}}, "a section 'optimizer' with lr 1e-05: leave it out"),
+        ({'optimizer': {'type': 'AdamW', 'params': {'weight_decay': 0}}}, "a section 'optimizer' with weight_decay 0"),
+        ({'optimizer': {'type': 'Lion', 'params': {'lr': 'auto'}}}, "the optimizer Lion, and the training's is AdamW"),
+        ({'optimizer': 'AdamW'}, "optimizer must be a JSON object, as must its params, not 'AdamW'"),
+        ({'optimizer': {'params': [1]}}, 'optimizer must be a JSON object, as must its params'),
+        ({'bf16': True}, 'bf16 must be a JSON object'),
+        ({'zero_optimization': True}, 'zero_optimization must be a JSON object'),
+        ({'zero_optimization': {'stage': 'auto'}}, "stage of zero_optimization must be 0, 1, 2 or 3, not 'auto'"),
         ({'fp16': {'enabled': True}}, 'has fp16 true, and the training is in bfloat16'),
         ({'zero_optimization': {'stage': 3, deepspeed.GATHER: False}}, 'would hold no weights to serve'),
     ],
@@ -79,6 +86,13 @@ def test_a_file_is_taken_as_it_is(config):
 def test_what_a_file_cannot_say(config, content, says):
     with pytest.raises(UsageError, match=says):
         config(content)
+
+
+def test_a_file_is_told_from_a_stage(config, monkeypatch, tmp_path):
+    """zero2.json is a name for one."""
+    (tmp_path / 'zero2.json').write_text('{"zero_optimization": {"stage": 1}}')
+    monkeypatch.chdir(tmp_path)
+    assert stage_of(deepspeed_config('zero2.json', torch.bfloat16)) == 1
 
 
 def test_memory_is_that_of_the_stage(config, checkpoint):
