@@ -36,6 +36,8 @@ class EngineLoop:
         while True:
             due = max(self.engine.due, time.perf_counter())
             while self._arrived(due):
+                if not self.engine.has_work:
+                    due = time.perf_counter()  # idle until now: what came together starts together
                 if not self._handle(self.conn.recv()):
                     return
                 if self.draining and not self.engine.has_work:

@@ -56,3 +56,21 @@ def test_a_process_that_is_not_wanted_after_all_ends():
     started = EngineProcess()
     started.channel.close()
     assert started.process.wait(60) == 0
+
+
+def test_what_arrives_together_after_a_long_rest_is_read_before_a_step(monkeypatch):
+    """The first message gives the engine work; that it came late is no reason to leave the others."""
+    now = 0.0
+
+    class Late(Flood):
+        def poll(self, timeout: float | None) -> bool:
+            nonlocal now
+            now += 100.0 if timeout is None else 0.0
+            return True
+
+    conn = Late(10)
+    engine = Busy(conn)
+    monkeypatch.setattr(process.time, 'perf_counter', lambda: now)
+    monkeypatch.setattr(Busy, 'has_work', property(lambda self: conn.left < 10))
+    EngineLoop(engine, conn).run()
+    assert engine.seen == [] and now == 100.0
