@@ -128,7 +128,7 @@ class Checkpoints(Trainer):
         for callback in (*self.callback_handler.callbacks, self.control):
             if isinstance(callback, ExportableState):
                 kept, name = self.state.stateful_callbacks, type(callback).__name__
-                if isinstance(kept[name], list):
+                if isinstance(kept.get(name), list):
                     kept[name].append(callback.state())
                 else:
                     kept[name] = callback.state()

@@ -37,6 +37,7 @@ HELD_OUT_FIELDS = (  # what a held-out figure depends on
     *('dataset', 'val_dataset', 'dataset_test_ratio', 'dataset_seed'),
     *('max_length', 'truncation_strategy', 'loss_scale'),
 )
+BEST_FIELDS = ('metric_for_best_model', 'greater_is_better')
 NEWEST = ('last', 'true', 'auto')
 WEIGHTS = ('adapter_model.safetensors', 'model*.safetensors')
 
@@ -157,11 +158,13 @@ def check_schedule(
                 f'goes on with, not {record[name]:g}: --resume_only_model true takes the weights and starts anew'
             )
     other = [name for name in DATA_FIELDS if saved.get(name, record[name]) != record[name]]
-    anew = 'dataset' in other or (measured and bool(set(other) & set(HELD_OUT_FIELDS)))
-    if other:
-        flags = ', '.join(f'--{name}' for name in other)
+    judged = [name for name in BEST_FIELDS if measured and saved.get(name, record[name]) != record[name]]
+    anew = 'dataset' in other or (measured and bool(judged or set(other) & set(HELD_OUT_FIELDS)))
+    if other or judged:
+        flags = ', '.join(f'--{name}' for name in (*other, *judged))
+        rows = '; the rows that come next are not those it left' if other else ''
         best = '; which checkpoint is best is found anew' if anew and measured else ''
-        say(f'note: not as in the checkpoint: {flags}; the rows that come next are not those it left{best}')
+        say(f'note: not as in the checkpoint: {flags}{rows}{best}')
     return anew
 
 

@@ -245,6 +245,19 @@ def test_the_best_of_other_data_is_no_measure(sft, data, tmp_path, capsys):
     assert sft(dataset=[str(other)], **going_on)['best_model_checkpoint'] is None
 
 
+def test_another_figure_is_no_measure_of_the_best_before(sft, capsys):
+    """No share of right tokens is above the loss; nor has what stops early been counted before."""
+    flags = {'eval_steps': 1, 'dataset_test_ratio': 0.1, 'save_total_limit': 9}
+    first = sft(max_steps=2, **flags)
+    flags |= {'resume_from_checkpoint': first['last_model_checkpoint'], 'early_stop_interval': 9}
+    capsys.readouterr()
+    second = sft(max_steps=3, metric_for_best_model='token_acc', **flags)
+    said = 'not as in the checkpoint: --metric_for_best_model, --greater_is_better; which checkpoint is best is found'
+    assert said in capsys.readouterr().out
+    state = json.loads((Path(second['last_model_checkpoint']) / 'trainer_state.json').read_text())
+    assert state['best_metric'] == state['log_history'][-1]['eval_token_acc']
+
+
 def test_samples_of_later_steps_are_taken_out(sft, tmp_path):
     flags = {'save_steps': 1, 'save_total_limit': 9, 'sample_prompts': ['hi'], 'sample_steps': 1, 'sample_tokens': 1,
              'output_dir': str(tmp_path / 'run'), 'add_output_dir_suffix': False}  # fmt: skip
