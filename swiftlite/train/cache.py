@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +20,7 @@ from swiftlite.train.encode import EncodeReport
 from swiftlite.train.encoded import EncodedRows
 
 FORMAT = 1  # of the folders
+KEY = re.compile('[0-9a-f]{32}')  # names of entries; what else is there is not ours
 ENTRY = 'entry.json'  # written last
 IN_USE = 3600  # seconds since its last use in which an entry stays: processes of one run come one after the other
 SAMPLES, BLOCK = 64, 1 << 20  # what is looked at of a large file to find damage
@@ -88,7 +90,7 @@ def prune(place: Path, limit: int) -> list[Path]:
     entries = []
     for folder in place.iterdir():
         with suppress(OSError):  # another process removes it
-            if not folder.name.startswith('.') and (folder / ENTRY).is_file():
+            if KEY.fullmatch(folder.name) and (folder / ENTRY).is_file():
                 size = sum(file.stat().st_size for file in folder.rglob('*'))
                 entries.append((folder.stat().st_mtime, size, folder))
     total, gone = sum(size for _, size, _ in entries), []

@@ -162,9 +162,9 @@ def check_schedule(
     anew = 'dataset' in other or (measured and bool(judged or set(other) & set(HELD_OUT_FIELDS)))
     if other or judged:
         flags = ', '.join(f'--{name}' for name in (*other, *judged))
-        rows = '; the rows that come next are not those it left' if other else ''
+        next_rows = '; the rows that come next are not those it left' if other else ''
         best = '; which checkpoint is best is found anew' if anew and measured else ''
-        say(f'note: not as in the checkpoint: {flags}{rows}{best}')
+        say(f'note: not as in the checkpoint: {flags}{next_rows}{best}')
     return anew
 
 

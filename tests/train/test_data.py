@@ -186,6 +186,16 @@ def test_what_was_used_longest_ago_goes_first(prepare, tmp_path):
     assert len(entries()) == 3
 
 
+def test_what_is_not_of_the_cache_stays(prepare, tmp_path):
+    """--data_cache may name a folder that holds other things."""
+    other = tmp_path / 'cache' / 'mine'
+    other.mkdir(parents=True)
+    (other / 'entry.json').write_text('{}')
+    age(other, 9)
+    prepare(write(tmp_path / 'a.jsonl', range(5)), data_cache_limit=1e-9)
+    assert (other / 'entry.json').is_file()
+
+
 def test_no_cache(prepare, tmp_path, encodings):
     file = write(tmp_path / 'a.jsonl', range(5))
     for _ in range(2):
