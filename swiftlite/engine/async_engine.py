@@ -149,7 +149,8 @@ class AsyncEngine:
         if self._restarting is not None:
             self._restarting.cancel()
         await self._client.stop(drain and self.alive, timeout)
-        self._fail_all('The server is shutting down.')
+        self._dead = 'The server is shutting down.'
+        self._fail_all(self._dead)
 
     def _connect(self, process: EngineProcess | None = None) -> EngineClient:
         return EngineClient(self.config, self._deliver, self._died, process)

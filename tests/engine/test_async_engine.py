@@ -168,6 +168,9 @@ async def test_shutdown_lets_running_requests_finish(base):
     await engine.shutdown(drain=True)
     tokens, reason = await running
     assert (len(tokens), reason) == (100, 'length')
+    for late in (collect(engine, PROMPTS[0], greedy(), 'two'), engine.stats()):
+        with pytest.raises(EngineDeadError, match='shutting down'):
+            await asyncio.wait_for(late, 10)
 
 
 async def test_a_model_that_cannot_be_loaded_is_one_sentence(base, tmp_path):

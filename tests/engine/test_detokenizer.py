@@ -1,14 +1,17 @@
 """Text as it comes is the text of all tokens, in whole characters; stop strings cut it wherever tokens fall."""
 
+import asyncio
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from swiftlite.engine.detokenizer import HELD, Detokenizer, StopChecker
-from swiftlite.engine.output_processor import RequestState
-from swiftlite.engine.outputs import CompletionOutput, SequenceOutput, TokenLogprobs
+from swiftlite.engine.inbox import Inbox
+from swiftlite.engine.output_processor import RequestState, accumulate
+from swiftlite.engine.outputs import CompletionOutput, SequenceOutput, TokenLogprobs, pack
 from swiftlite.engine.request import EngineRequest
 from swiftlite.engine.sampling_params import SamplingParams
 
@@ -151,3 +154,53 @@ def test_as_many_logprobs_as_asked_for_whatever_the_step_holds(tokenizer):
     for asked, expected in ((0, {11}), (1, {7, 11}), (3, {7, 8, 9, 11})):
         state = RequestState(EngineRequest('x', [1], SamplingParams(logprobs=asked)), tokenizer)
         assert state.update(SequenceOutput('x', [11], [crowd])).logprobs[0].keys() == expected
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_outputs_read_as_one_are_the_outputs_read_one_by_one(tokenizer, data):
+    """Through an inbox whose reader comes whenever: text, tokens, logprobs, ends and stop strings are the same."""
+    ids = tokenizer(data.draw(st.text('abé<中', min_size=1, max_size=30)))['input_ids']
+    ids += data.draw(st.sampled_from([[], tokenizer('<|end|>')['input_ids']]))
+    reason = data.draw(st.sampled_from(['stop', 'length', 'abort']))
+    params = SamplingParams(
+        stop=data.draw(st.lists(st.text('abé<中', min_size=1, max_size=3), max_size=2)),
+        include_stop_str_in_output=data.draw(st.booleans()),
+        min_tokens=data.draw(st.integers(0, 8)),
+        max_tokens=100,
+        logprobs=data.draw(st.sampled_from([None, 1])),
+    )
+    prompt_logprobs = data.draw(st.sampled_from([None, [TokenLogprobs(-1.0, 1, [5], [-1.0])]]))
+
+    def outputs():
+        for i, token in enumerate(ids):
+            logprobs = None if params.logprobs is None else [TokenLogprobs(-float(i), 1, [token], [-float(i)])]
+            end = reason if i == len(ids) - 1 and reason != 'abort' else None
+            out = SequenceOutput('r', [token], logprobs, end, num_cached_tokens=16 if i == 0 or end else 0)
+            out.prompt_logprobs = prompt_logprobs if i == 0 else None
+            yield out
+        if reason == 'abort':
+            yield SequenceOutput('r', [], finish_reason='abort')
+
+    async def answer(together):
+        state, inbox, total = RequestState(EngineRequest('r', [5, 5], params), tokenizer), Inbox('r'), None
+        total, prompt, cached = CompletionOutput(0, '', []), None, []
+        for out in outputs():
+            for token in pack([out])[1]:
+                inbox.put_token(token)
+            for other in pack([out])[2]:
+                inbox.put(other)
+            if out.finish_reason is None and together and data.draw(st.booleans()):
+                continue
+            delta = state.update(await inbox.get())
+            wrapped = state.wrap(delta)
+            accumulate(total, delta)
+            assert delta.logprobs is None or len(delta.logprobs) == len(delta.token_ids)
+            prompt = prompt or wrapped.prompt_logprobs
+            cached.append(wrapped.num_cached_tokens)
+            if state.finished:
+                break
+        assert set(cached) == {16}
+        return total, prompt, state.finished, state.stopped or total.finish_reason is not None
+
+    assert asyncio.run(answer(True)) == asyncio.run(answer(False))

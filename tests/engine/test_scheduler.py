@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiftlite.engine import budget
-from swiftlite.engine.adapters import AdapterTable
+from swiftlite.engine.adapters import AdapterTable, Copy, Entry
 from swiftlite.engine.block_manager import BlockManager
 from swiftlite.engine.plan import StepResult
-from swiftlite.engine.request import EngineRequest
+from swiftlite.engine.request import EngineRequest, LoRARequest
 from swiftlite.engine.scheduler import Scheduler
 from swiftlite.engine.sequence import Sequence, Status
 from tests.engine.runs import greedy
@@ -26,12 +26,15 @@ def consistent(scheduler: Scheduler, blocks: BlockManager, alive: list[Sequence]
             assert seq.full_at == (seq.committed + 1) * blocks.block_size
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.booleans(), st.integers(0, 1), st.integers(2, 5), st.integers(1, 4))
 def test_any_order_of_arrivals_ends_and_preemptions(data, caching, lookahead, slots, size):
     """Few blocks, so that sequences are preempted, with tokens in flight or without; all that stay are answered."""
     blocks = BlockManager(-(-LONGEST // size) + data.draw(st.integers(0, 4)), size, caching)
-    scheduler = Scheduler(blocks, AdapterTable(0), slots, data.draw(st.integers(slots, 60)), 100)
+    table = AdapterTable(2)
+    for uid in range(1, 4):
+        table.add(Entry(LoRARequest(f'a{uid}', uid, '/a'), uid, 8, 1 << 20, copy=Copy.HERE))
+    scheduler = Scheduler(blocks, table, slots, data.draw(st.integers(slots, 60)), 100)
     alive: list[Sequence] = []
     inflight = []
     tile = data.draw(st.integers(1, 16))
@@ -62,7 +65,8 @@ def test_any_order_of_arrivals_ends_and_preemptions(data, caching, lookahead, sl
             if action == 'add':
                 prompt = [2 + i % 3 for i in range(data.draw(st.integers(1, 20)))]
                 params = greedy(data.draw(st.integers(5, 30)))
-                alive.append(Sequence(EngineRequest(str(number), prompt, params), 0, frozenset(), LONGEST, 0))
+                request, uid = EngineRequest(str(number), prompt, params), data.draw(st.integers(0, 3))
+                alive.append(Sequence(request, 0, frozenset(), LONGEST, uid))
                 scheduler.enter(alive[-1])
                 scheduler.add(alive[-1])
             elif action == 'abort' and alive:
