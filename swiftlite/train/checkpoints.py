@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState
 
@@ -205,9 +206,21 @@ class Checkpoints(Trainer):
             self.gone_on_from = Path(checkpoint)
         if checkpoint is None or not self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        load_optimizer(self.optimizer, torch.load(Path(checkpoint) / 'optimizer.pt', mmap=True, weights_only=True))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / 'scheduler.pt', weights_only=True))
+        else:
+            load_optimizer(self.optimizer, torch.load(Path(checkpoint) / 'optimizer.pt', mmap=True, weights_only=True))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / 'scheduler.pt', weights_only=True))
+        if checkpoint is not None and isinstance(self.lr_scheduler, LambdaLR):
+            renew_rates(self.lr_scheduler)
+
+
+def renew_rates(schedule: LambdaLR) -> None:
+    """The next step's rates by this run's schedule: by that of the checkpoint they may be 0, at its end."""
+    rates = [
+        base * factor(schedule.last_epoch) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group['lr'] = rate
+    schedule._last_lr = rates
 
 
 class GoesOn(TrainerCallback):

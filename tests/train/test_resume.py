@@ -245,6 +245,19 @@ def test_the_best_of_other_data_is_no_measure(sft, data, tmp_path, capsys):
     assert sft(dataset=[str(other)], **going_on)['best_model_checkpoint'] is None
 
 
+def test_more_steps_go_on_at_the_rate_of_their_schedule(sft):
+    """Not at that of the shorter one's end, which is 0."""
+
+    def rates(result):
+        state = json.loads((Path(result['last_model_checkpoint']) / 'trainer_state.json').read_text())
+        return {entry['step']: entry['learning_rate'] for entry in state['log_history'] if 'learning_rate' in entry}
+
+    first = sft(max_steps=2, logging_steps=1)
+    whole = rates(sft(max_steps=4, logging_steps=1))
+    gone_on = rates(sft(max_steps=4, logging_steps=1, resume_from_checkpoint=first['last_model_checkpoint']))
+    assert whole[3] > 0 and (gone_on[3], gone_on[4]) == (whole[3], whole[4])
+
+
 def test_another_figure_is_no_measure_of_the_best_before(sft, capsys):
     """No share of right tokens is above the loss; nor has what stops early been counted before."""
     flags = {'eval_steps': 1, 'dataset_test_ratio': 0.1, 'save_total_limit': 9}
