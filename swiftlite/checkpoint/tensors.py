@@ -63,7 +63,9 @@ def iter_file(file: Path, in_memory: bool = False) -> Iterator[tuple[str, torch.
 
 def all_finite(tensor: torch.Tensor) -> bool:
     """Whether no value is infinite or not a number: a sum tells, unless it overflows."""
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+    if torch.isfinite(tensor.sum(dtype=torch.float32)):
+        return True
+    return bool(torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor).all())  # not made for fp8
 
 
 def iter_tensors(path: str | Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from swiftlite.checkpoint.flat_file import largest, read_flat
+from swiftlite.checkpoint.tensors import all_finite
 from swiftlite.errors import SwiftliteError
 
 
@@ -89,3 +90,16 @@ def test_the_largest_magnitude(dtype):
             with_bad = torch.cat([numbers, torch.tensor([float(bad)], dtype=dtype), numbers])
             assert not torch.isfinite(torch.tensor(largest(with_bad)))
     assert largest(torch.empty(0, dtype=dtype)) == 0
+
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_what_is_no_number_is_found_in_every_dtype(dtype):
+    assert all_finite(torch.tensor([1.5, -2.0]).to(dtype)) and largest(torch.tensor([1.5, -2.0]).to(dtype)) == 2
+    for place in range(3):
+        numbers = torch.tensor([1.5, -2.0, 0.0])
+        numbers[place] = float('nan')
+        assert not all_finite(numbers.to(dtype))
+        assert not torch.isfinite(torch.tensor(largest(numbers.to(dtype))))
