@@ -117,6 +117,8 @@ class AdapterBenchArgs(RequestArgs):
             raise UsageError(f'--{name} is about --workload mixed: {self.workload[0]} has its own lengths')
         if self.latency_requests == 0 and self.changed(['request_rate']):
             raise UsageError('--request_rate is about the requests of --latency_requests, which is 0')
+        if self.num_loads and self.max_num_seqs is not None and self.max_num_seqs < 2:
+            raise UsageError('--num_loads measures requests beside others, which --max_num_seqs 1 does not take')
         if self.max_lora_rank is not None and self.max_lora_rank < max(self.lora_rank):
             raise UsageError(f'--lora_rank {max(self.lora_rank)} is above --max_lora_rank {self.max_lora_rank}')
         if self.adapter_dir is not None and not Path(self.adapter_dir).expanduser().is_dir():

@@ -254,6 +254,8 @@ def _pairs(
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     replaced: dict[str, torch.Tensor] = {}
     for name, tensor in tensors:
+        if not isinstance(tensor, torch.Tensor):
+            raise SwiftliteError(f'{file} holds {name}, which is no tensor')
         if (match := _PART.fullmatch(name)) is not None:
             pairs.setdefault(match.group(1), {})[match.group(2) or match.group(3) or match.group(4)] = tensor
         elif saved and 'lora_' not in name:

@@ -56,7 +56,10 @@ def iter_file(file: Path, in_memory: bool = False) -> Iterator[tuple[str, torch.
                 for name in reader.keys():  # noqa: SIM118 (not a dict)
                     yield name, reader.get_tensor(name)
         else:
-            yield from torch.load(file, map_location='cpu', weights_only=True, mmap=not in_memory).items()
+            tensors = torch.load(file, map_location='cpu', weights_only=True, mmap=not in_memory)
+            if not isinstance(tensors, dict):
+                raise ValueError('it does not hold tensors by their names')
+            yield from tensors.items()
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
         raise SwiftliteError(f'{file} is damaged or not a weight file: {str(error).splitlines()[0]}') from error
 

@@ -172,6 +172,7 @@ def test_ctrl_c_prints_what_was_finished(base, monkeypatch, capsys):
         ('--latency_requests 0 --request_rate 4', 'which is 0'),
         ('--adapter_dir no/such', "'no/such' is no folder"),
         ('--config_preset qwen2.5-7b', 'stands in place of a model'),
+        ('--num_loads 4 --max_num_seqs 1', '--num_loads measures requests beside others'),
     ],
 )
 def test_mistakes_are_one_sentence(words, said, base, capsys):

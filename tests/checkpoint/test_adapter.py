@@ -284,3 +284,18 @@ def test_peft_writes_what_we_read(base, tmp_path):
     )
     model.save_pretrained(tmp_path)
     assert len(read_adapter(tmp_path, read_config(base)).modules) == 14
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'),
+    [
+        ([1, 2], 'does not hold tensors by their names'),
+        ({'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight': 3}, r'lora_A\.weight, which is no tensor'),
+    ],
+    ids=['list', 'number'],
+)
+def test_a_pickle_of_other_things_is_one_sentence(tmp_path, content, says):
+    (tmp_path / 'adapter_config.json').write_text('{"peft_type": "LORA", "r": 8}')
+    torch.save(content, tmp_path / 'adapter_model.bin')
+    with pytest.raises(SwiftliteError, match=says):
+        read_adapter(tmp_path)
