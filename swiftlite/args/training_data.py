@@ -106,6 +106,8 @@ class TrainingDataArgs(DataArgs):
             raise UsageError('--max_length 0 leaves no rows: give more, or -1 for no limit')
         if self.max_length is not None and self.max_length < 0:
             object.__setattr__(self, 'max_length', None)
+        if (self.data_cache or '').lower() == 'none' and self.changed(['data_cache_limit']):
+            raise UsageError('--data_cache_limit is about the folder of --data_cache, which is none')
         if self.interleave_prob is None:
             if self.stopping_strategy not in (None, 'concat'):
                 raise UsageError('--stopping_strategy says when a mix ends: give the weights with --interleave_prob')

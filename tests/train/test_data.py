@@ -241,6 +241,7 @@ def test_a_mix_by_weights(prepare, tmp_path):
         ({'loss_scale': 'react'}, 'a token is learned or it is not'),
         ({'loss_scale': 'last-round'}, "did you mean 'last_round'"),
         ({'mask_history': True, 'train_on_prompt': True}, 'give one'),
+        ({'data_cache': 'none', 'data_cache_limit': 3}, 'is about the folder of --data_cache, which is none'),
         ({'truncation_strategy': 'middle'}, 'delete, left, right, split'),
     ],
 )
