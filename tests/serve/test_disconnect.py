@@ -99,7 +99,8 @@ def test_random_disconnects_change_no_answer(server: ServerThread) -> None:
     everything = list(range(len(prompts)))
     answers = asyncio.run(ask_all(everything, cuts, at_once=200))
     kept = [i for i in everything if answers[i] is not None]
-    assert 120 < len(kept) < 160
+    early = sum(cut is not None and cut < 4 for cut in cuts)  # an answer has four lines, however it is split
+    assert early > 5 and cuts.count(None) <= len(kept) <= len(prompts) - early
     wait_until(server, idle)
     whole = [None] * len(prompts)
     assert asyncio.run(ask_all(kept, whole, at_once=4)) == [answers[i] for i in kept]
