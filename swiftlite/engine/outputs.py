@@ -54,9 +54,16 @@ class SequenceOutput:
 
 def pack(outputs: list[SequenceOutput]) -> tuple[list[str], list[int], list[SequenceOutput]]:
     """(ids of requests with one plain token each, those tokens, the other outputs): a hundredth of the bytes."""
-    plain = [out for out in outputs if out.plain]
-    rest = [out for out in outputs if not out.plain] if len(plain) < len(outputs) else []
-    return [out.request_id for out in plain], [out.token_ids[0] for out in plain], rest
+    ids: list[str] = []
+    tokens: list[int] = []
+    rest: list[SequenceOutput] = []
+    for out in outputs:
+        if out.plain:
+            ids.append(out.request_id)
+            tokens.append(out.token_ids[0])
+        else:
+            rest.append(out)
+    return ids, tokens, rest
 
 
 @dataclass

@@ -74,3 +74,27 @@ def test_what_arrives_together_after_a_long_rest_is_read_before_a_step(monkeypat
     monkeypatch.setattr(Busy, 'has_work', property(lambda self: conn.left < 10))
     EngineLoop(engine, conn).run()
     assert engine.seen == [] and now == 100.0
+
+
+def test_the_next_step_waits_until_it_is_due_for_what_comes(monkeypatch):
+    """A message that comes meanwhile is read before the step, and the step is not late for it."""
+    now, waits = 0.0, []
+
+    class Quiet(Flood):
+        def poll(self, timeout: float | None) -> bool:
+            nonlocal now
+            waits.append(timeout)
+            if len(waits) == 1:
+                now += 1.0  # something comes a second later
+                return True
+            if len(waits) == 2:
+                now += timeout
+                return False
+            return True
+
+    conn = Quiet(3)
+    engine = Busy(conn)
+    engine.due = 4.0
+    monkeypatch.setattr(process.time, 'perf_counter', lambda: now)
+    EngineLoop(engine, conn).run()
+    assert waits[:2] == [4.0, 3.0] and engine.seen == [2] and now == 4.0
