@@ -44,9 +44,12 @@ SHAPES = [
 QUESTIONS = ['hello', 'who are you?', '你是谁？', 'What is 12 + 30?', 'Tell me about a person.']
 
 
+EXACT = {'dtype': 'float32', 'num_gpu_blocks_override': 2048}  # the same tokens on every device, several engines on one
+
+
 @pytest.fixture(scope='module')
 def llm():
-    return LLM('tiny-chat')
+    return LLM('tiny-chat', **EXACT)
 
 
 def params(shape, **values):
@@ -119,7 +122,7 @@ def test_an_answer_that_its_grammar_ends_tells_what_was_cached(llm):
     ],
 )
 def test_how_it_is_computed_changes_nothing(hundred, options):
-    llm = LLM('tiny-chat', **options)
+    llm = LLM('tiny-chat', **(EXACT | options))
     if 'lookahead' in options:
         hold_results_back(llm)
     questions, _, sampling = a_hundred()
@@ -129,7 +132,7 @@ def test_how_it_is_computed_changes_nothing(hundred, options):
 
 
 def test_two_ranks_are_one(hundred):
-    llm = LLM('tiny-chat', tensor_parallel_size=2)
+    llm = LLM('tiny-chat', tensor_parallel_size=2, device='cpu', **EXACT)
     try:
         questions, _, sampling = a_hundred()
         mixed = [s.clone(prompt_logprobs=1) for s in sampling[:12]]
@@ -141,7 +144,7 @@ def test_two_ranks_are_one(hundred):
 
 def test_others_run_as_if_alone_and_are_not_held_up():
     """A sequence with a grammar waits for its token; one without is in every step."""
-    llm = LLM('tiny-chat', lookahead=1)
+    llm = LLM('tiny-chat', lookahead=1, **EXACT)
     hold_results_back(llm)
     plain = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
     alone = chat(llm, ['hello'], plain)[0].token_ids
@@ -321,7 +324,7 @@ def test_older_names_are_the_same(base):
     with pytest.raises(RequestError, match='are the same'):
         SamplingParams(guided_decoding={'regex': 'a'}, structured_outputs={'regex': 'a'})
     with pytest.raises(RequestError, match='skip_tokenizer_init'):
-        LLM('tiny-chat', skip_tokenizer_init=True).generate(
+        LLM('tiny-chat', skip_tokenizer_init=True, **EXACT).generate(
             [5], params({'regex': 'a'}, detokenize=False), use_tqdm=False
         )
 
@@ -456,7 +459,7 @@ def test_a_fault_of_the_compiler_ends_its_request_alone(llm, monkeypatch, capfd)
 
 async def test_through_the_engine_process():
     """Bad grammars end their requests, the others answer as before."""
-    engine = await AsyncEngine.start(EngineConfig('tiny-chat'))
+    engine = await AsyncEngine.start(EngineConfig('tiny-chat', **EXACT))
     prompt = [8188, 872, 198, 3255, 8189, 198, 8188, 7065, 198]
 
     async def ask(name, shape, **values):

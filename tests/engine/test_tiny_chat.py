@@ -49,7 +49,7 @@ CHAT = [{'role': 'user', 'content': 'who are you?'}]
 
 @pytest.fixture(scope='module')
 def llm():
-    return LLM('tiny-chat', dtype='float32')
+    return LLM('tiny-chat', dtype='float32', num_gpu_blocks_override=2048)
 
 
 def test_fifty_prompts_as_transformers(llm):
@@ -99,7 +99,7 @@ def test_the_template_ends_a_turn_where_the_checkpoint_does_not_say_so(tmp_path)
         (tmp_path / name).unlink()
         settings = json.loads((own / name).read_text()) | {'eos_token_id': 8187}  # <|endoftext|>, as of a base model
         (tmp_path / name).write_text(json.dumps(settings))
-    llm = LLM(str(tmp_path), dtype='float32')
+    llm = LLM(str(tmp_path), dtype='float32', num_gpu_blocks_override=2048)
     chat = [{'role': 'user', 'content': [{'type': 'text', 'text': 'who are you?'}]}]
     params = SamplingParams(temperature=0, max_tokens=60)
     out = llm.chat(chat, params, use_tqdm=False, chat_template_kwargs={}, chat_template_content_format='openai')

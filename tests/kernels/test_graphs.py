@@ -63,6 +63,29 @@ def test_captured_sampling_reads_its_parameters():
         assert torch.equal(tokens, sample(logits, *args, seeds, seeds))
 
 
+def test_captured_adapters_follow_the_routing():
+    from swiftlite_kernels.lora import lora_expand, lora_shrink
+    from tests.kernels.test_lora import routing
+
+    x, a, b = torch.randn(6, 64, device='cuda'), torch.randn(3, 8, 64, device='cuda'), torch.randn(3, 40, 8, device='cuda')
+    args = routing([0, 0, 1, -1, 2, 2], 3, 'cuda')
+    middle, out = torch.zeros(1, 6, 8, device='cuda'), torch.zeros(6, 40, device='cuda')
+
+    def both():
+        lora_shrink(x, [a], middle, *args, 0.5)
+        lora_expand(middle, [b], out, *args, 0, True)
+
+    graph = capture(both)
+    mapping = [2, -1, 1, 1, 0, 1]
+    for captured, new in zip(args[:5], routing(mapping, 3, 'cuda')[:5], strict=True):
+        captured.copy_(new)
+    out.zero_()
+    graph.replay()
+    for row, token, adapter in zip(out, x, mapping, strict=True):
+        want = 0.5 * b[adapter].double() @ (a[adapter].double() @ token.double()) if adapter >= 0 else row.double() * 0
+        assert (row - want).abs().max() < 1e-4
+
+
 def test_kernels_in_a_row_wait_for_each_other():
     """A chain in which each kernel needs the previous one's result, with and without pauses in between."""
     from swiftlite_kernels.activation import silu_and_mul

@@ -23,8 +23,7 @@ def tiles(
     first = tile - torch.where(entry > 0, ends[entry - 1], 0)  # within the entry
     left = (counts[entry] - first * size).clamp_(0, size)
     base = ids[entry] < 0
-    ranks = torch.full((adapters + 1,), rank, dtype=torch.int32, device=order.device)
-    ranks[adapters] = 0
+    ranks = (torch.arange(adapters + 1, device=order.device) < adapters).int() * rank  # the last: base tokens
     return LoRARouting(
         torch.where(base, adapters, ids[entry]).int(), (starts[entry] + first * size).int(), left.int(),
         torch.cat([pool_rows, pool_rows[:1]]).int(), ranks, size, order,
