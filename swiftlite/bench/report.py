@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 POINTS = (50, 90, 99)
+WIDE = 200  # columns of a file or a pipe
 
 
 class Lines:
@@ -36,10 +38,16 @@ def show(headers: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) 
     table = Table()
     used = [index for index in range(len(headers)) if any(row[index] for row in rows)]
     for index in used:
-        table.add_column(headers[index], justify='left' if index < texts else 'right', no_wrap=index < texts)
+        if index < texts:
+            table.add_column(headers[index], overflow='fold')
+        else:  # a number is never cut
+            table.add_column(headers[index], justify='right', min_width=max(len(row[index]) for row in rows))
     for row in rows:
         table.add_row(*(row[index] for index in used))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and 'COLUMNS' not in os.environ:
+        console = Console(width=WIDE)
+    console.print(table)
 
 
 def percentile(values: Sequence[float], point: float) -> float:

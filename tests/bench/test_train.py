@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from swiftlite.bench.train_report import table
 from swiftlite.bench.train_rows import random_rows
 from swiftlite.cli.main import run as main
 from swiftlite.train.speed import known_peak, token_flops
@@ -127,3 +128,22 @@ def test_products_of_a_token(tied):
 )
 def test_peaks(name, tflops):
     assert known_peak(name) == (tflops and tflops * 1e12)
+
+
+@pytest.mark.parametrize('columns', [None, '80'])
+def test_a_table_shows_every_number(columns, monkeypatch, capsys):
+    monkeypatch.delenv('COLUMNS', raising=False)
+    if columns:
+        monkeypatch.setenv('COLUMNS', columns)
+    line = {'engine': 'swiftlite', 'switches': {'gradient_checkpointing': False}, 'tokens_per_second': 17581.2}
+    line |= {
+        'peak_gib': 41.7,
+        'mfu': 0.521,
+        'faster_by': 1.449,
+        'share_of_memory': 0.52,
+        'largest_loss_difference': 0.00123,
+    }
+    table([line])
+    shown = capsys.readouterr().out
+    assert all(number in shown for number in ('17,581', '41.7', '52.1%', '1.45 x', '52%', '0.0012'))
+    assert max(map(len, shown.splitlines())) <= int(columns or 200)

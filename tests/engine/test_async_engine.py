@@ -16,17 +16,32 @@ PROMPTS = random_prompts(8, seed=4)
 
 def config(base, **options):
     return EngineConfig(
-        model=str(base), skip_tokenizer_init=True, enable_lora=True, num_gpu_blocks_override=64, **options
+        model=str(base),
+        skip_tokenizer_init=True,
+        dtype='float32',
+        enable_lora=True,
+        num_gpu_blocks_override=64,
+        **options,
     )
 
 
-async def collect(engine, prompt, params, name, lora=None):
-    """All tokens and the finish reason of one answer."""
+async def collect(engine, prompt, params, name, lora=None, begun=None):
+    """All tokens and the finish reason of one answer; the event is set with its first token."""
     tokens, reason = [], None
     async for out in engine.generate(prompt, params, name, lora):
         tokens += out.outputs[0].token_ids
         reason = out.outputs[0].finish_reason
+        if begun is not None:
+            begun.set()
     return tokens, reason
+
+
+async def begin(engine, prompt, params, name):
+    """A task that collects an answer which has begun and goes on."""
+    begun = asyncio.Event()
+    task = asyncio.create_task(collect(engine, prompt, params, name, begun=begun))
+    await asyncio.wait_for(begun.wait(), 60)
+    return task
 
 
 async def until(check, seconds=60.0):
@@ -82,11 +97,9 @@ async def test_leaving_an_answer_frees_its_blocks(base):
                 return
 
         await asyncio.gather(*(leave(i) for i in range(8)))
-        cancelled = asyncio.create_task(collect(engine, PROMPTS[0], greedy(150), 'c'))
-        await asyncio.sleep(0.05)
+        cancelled = await begin(engine, PROMPTS[0], greedy(150), 'c')
         cancelled.cancel()
-        asked = asyncio.create_task(collect(engine, PROMPTS[1], greedy(150), 'd'))
-        await asyncio.sleep(0.05)
+        asked = await begin(engine, PROMPTS[1], greedy(150), 'd')
         await engine.abort('d')
         assert (await asked)[1] == 'abort'
 
@@ -105,8 +118,7 @@ async def test_a_killed_engine_fails_its_requests_and_comes_back(base, adapters,
         lora = LoRARequest('a', 1, str(adapters[0]))
         await engine.add_lora(lora)
         before = await collect(engine, PROMPTS[0], greedy(), 'one', lora)
-        running = asyncio.create_task(collect(engine, PROMPTS[0], greedy(200), 'two'))
-        await asyncio.sleep(0.05)
+        running = await begin(engine, PROMPTS[0], greedy(200), 'two')
         os.kill(engine._client.process.pid, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match='exit status -9'):
             await running

@@ -67,7 +67,7 @@ def test_captured_adapters_follow_the_routing():
     from swiftlite_kernels.lora import lora_expand, lora_shrink
     from tests.kernels.test_lora import routing
 
-    x, a, b = torch.randn(6, 64, device='cuda'), torch.randn(3, 8, 64, device='cuda'), torch.randn(3, 40, 8, device='cuda')
+    x, a, b = (torch.randn(*shape, device='cuda') for shape in ((6, 64), (3, 8, 64), (3, 40, 8)))
     args = routing([0, 0, 1, -1, 2, 2], 3, 'cuda')
     middle, out = torch.zeros(1, 6, 8, device='cuda'), torch.zeros(6, 40, device='cuda')
 
