@@ -53,16 +53,21 @@ class SequenceOutput:
 
 
 def pack(outputs: list[SequenceOutput]) -> tuple[list[str], list[int], list[SequenceOutput]]:
-    """(ids of requests with one plain token each, those tokens, the other outputs): a hundredth of the bytes."""
+    """(ids of requests with a plain token each, those tokens, the other outputs): a hundredth of the bytes.
+
+    The plain ones are read first. A request that has several outputs, because two steps ended together, keeps their order.
+    """
     ids: list[str] = []
     tokens: list[int] = []
     rest: list[SequenceOutput] = []
+    more: set[str] = set()  # requests in `rest`
     for out in outputs:
-        if out.plain:
+        if out.plain and out.request_id not in more:
             ids.append(out.request_id)
             tokens.append(out.token_ids[0])
         else:
             rest.append(out)
+            more.add(out.request_id)
     return ids, tokens, rest
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swiftlite import AsyncEngine, EngineConfig
 from swiftlite.engine import EngineDeadError
 from swiftlite.engine.inbox import Inbox
 from swiftlite.engine.outputs import SequenceOutput, TokenLogprobs, pack
@@ -42,6 +43,24 @@ def test_read_late_or_at_once_it_is_the_same(number, reads, with_logprobs):
             assert [one.logprob for out in got for one in out.logprobs] == [-float(i) for i in range(number)]
 
     asyncio.run(scenario())
+
+
+@given(st.lists(st.tuples(st.sampled_from('abc'), st.booleans()), max_size=12))
+def test_what_comes_together_keeps_its_order(kinds):
+    """Two steps that end together are one message, in which a request has a first token and the one behind it."""
+    engine = AsyncEngine(EngineConfig('/m'))
+    engine._inboxes = {name: Inbox(name) for name in 'abc'}
+    said = {name: [] for name in 'abc'}
+    message = []
+    for token, (name, cached) in enumerate(kinds):
+        message.append(SequenceOutput(name, [token], num_cached_tokens=16 if cached else 0))
+        said[name].append(token)
+    engine._deliver(*pack(message))
+
+    async def read():
+        return {name: (await engine._inboxes[name].get()).token_ids for name in 'abc' if said[name]}
+
+    assert asyncio.run(read()) == {name: tokens for name, tokens in said.items() if tokens}
 
 
 async def test_a_reader_is_woken():
