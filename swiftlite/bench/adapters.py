@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ..args.bench_adapters import AdapterBenchArgs
+from ..engine.environment import SWITCH_INTERVAL, process_environment
 from ..engine.offline import LLM
 from ..engine.request import EngineRequest, LoRARequest
 from ..engine.sampling_params import SamplingParams
@@ -34,6 +36,8 @@ def run(args: AdapterBenchArgs) -> int:
     """Measure, print tables and JSON lines; returns the exit status, 130 after Ctrl-C."""
     if args.plot is not None:
         check_plot()
+    os.environ.update(process_environment())  # this one is the engine's
+    sys.setswitchinterval(SWITCH_INTERVAL)
     count = max(1, *args.num_adapters, NUM_LOADED if args.num_loads else 0)
     status, points, results = 0, list[Point](), list[dict[str, Any]]()
     with setting(args, tokenizer=False) as what:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from .channel import Channel
+from .environment import process_environment
 
 
 class EngineProcess:
@@ -21,6 +22,7 @@ class EngineProcess:
             [sys.executable, '-m', 'swiftlite.engine.process', str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
+            env=process_environment(),
             process_group=0,  # Ctrl-C in a terminal is for the front process
         )
         theirs.close()

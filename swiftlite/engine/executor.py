@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe, connection
 from multiprocessing.connection import Connection
@@ -23,9 +24,10 @@ from ..errors import SwiftliteError
 from ..layers.parallel import TPGroup, shard_size
 from .adapter_reader import AdapterRead
 from .config import EngineConfig, ModelConfig
+from .environment import process_environment
 from .errors import EngineDeadError
 from .model_runner import ModelRunner, StepFuture
-from .plan import StepPlan
+from .plan import StepPlan, StepResult
 
 START_TIMEOUT = 600.0  # seconds for a rank to load
 COLLECTIVE_TIMEOUT = 120.0  # seconds a rank waits for another within a step
@@ -65,6 +67,7 @@ class Worker:
             [sys.executable, '-m', 'swiftlite.engine.worker', str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
+            env=process_environment(),
         )
         theirs.close()
         self.rank = setup.rank
@@ -107,6 +110,21 @@ def _agreed(reads: list[AdapterRead]) -> AdapterRead:
     return bad or reads[0]
 
 
+class SharedFuture:
+    """Rank 0's future, whose result counts only if all ranks are there: a sum that was broken off is no number."""
+
+    def __init__(self, future: StepFuture, check: Callable[[], None]):
+        self._future, self._check = future, check
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def result(self) -> StepResult:
+        found = self._future.result()
+        self._check()
+        return found
+
+
 class Executor:
     """All ranks as one: `submit` returns rank 0's future."""
 
@@ -115,6 +133,7 @@ class Executor:
         self.workers: list[Worker] = []
         self._dead: str | None = None
         self._closing = False
+        self._leaving = threading.Lock()
         self._folder: str | None = None
         self._reads: dict[int, list[AdapterRead]] = {}  # uid → from the ranks that have come to an end
         self._reports, self._finished = Pipe(duplex=False)
@@ -145,10 +164,11 @@ class Executor:
         for worker in self.workers:
             worker.send('submit', plan)
         try:
-            return self.runner.submit(plan)
+            future = self.runner.submit(plan)
         except RuntimeError as error:
             self._check(wait=5.0)
             raise error
+        return SharedFuture(future, self._check) if self.workers else future
 
     def read_adapter(self, uid: int, path: str, known: AdapterState | None) -> None:
         """Start to read an adapter on every rank, beside the steps (AdapterReader.start)."""
@@ -185,14 +205,16 @@ class Executor:
         self._closing = True
         for worker in self.workers:
             worker.conn.close()
+        if hasattr(self, 'runner'):
+            self.runner.close()
         for worker in self.workers:
             try:
                 worker.process.wait(5)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-        if self.workers and dist.is_initialized():
-            dist.destroy_process_group()
+        if self.workers:
+            self._leave()
         self.workers = []
         self._finished.close()
         self._reports.close()
@@ -229,8 +251,18 @@ class Executor:
         if self._closing:
             return
         self._dead = f'Tensor-parallel rank {worker.rank} ended unexpectedly (exit status {status}).'
-        if self.model.device.startswith('cuda') and dist.is_initialized():
-            dist.distributed_c10d._abort_process_group()
+        if self.model.device.startswith('cuda'):
+            self._leave()
+
+    def _leave(self) -> None:
+        """Out of the process group: NCCL's kernels end, but it waits until no captured step is left."""
+        with self._leaving:
+            if not dist.is_initialized():
+                return
+            if self.model.device.startswith('cuda'):
+                dist.distributed_c10d._abort_process_group()  # unlike its destruction, needs no other rank
+            else:
+                dist.destroy_process_group()
 
     def _check(self, wait: float = 0.0) -> None:
         for worker in self.workers:

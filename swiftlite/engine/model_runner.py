@@ -163,6 +163,10 @@ class ModelRunner:
             graphs.capture(self._captured)
             self.graphs = graphs
 
+    def close(self) -> None:
+        """Give up the captured steps, which hold on to the communicators that they use."""
+        self.graphs = None
+
     def _captured(self, shape: StepShape) -> tuple[StepTensors, torch.Tensor, torch.Tensor | None]:
         """What a graph of this shape runs: lengths up to the limit, adapters by what the routing will say.
 

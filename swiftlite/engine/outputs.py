@@ -55,7 +55,7 @@ class SequenceOutput:
 def pack(outputs: list[SequenceOutput]) -> tuple[list[str], list[int], list[SequenceOutput]]:
     """(ids of requests with a plain token each, those tokens, the other outputs): a hundredth of the bytes.
 
-    The plain ones are read first. A request that has several outputs, because two steps ended together, keeps their order.
+    The plain ones are read first. A request with several outputs, because two steps ended together, keeps their order.
     """
     ids: list[str] = []
     tokens: list[int] = []

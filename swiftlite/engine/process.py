@@ -17,6 +17,7 @@ from ..errors import SwiftliteError
 from .channel import Channel
 from .config import EngineConfig
 from .engine import Engine
+from .environment import SWITCH_INTERVAL
 from .errors import EngineDeadError
 from .outputs import SequenceOutput, pack
 
@@ -133,6 +134,7 @@ def main(conn: Channel) -> int:
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front process decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     status = main(channel)
     channel.drain(LEAVING)

@@ -7,6 +7,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from ..errors import SwiftliteError
+from .environment import SWITCH_INTERVAL
 from .executor import RankSetup, join
 from .model_runner import ModelRunner
 
@@ -51,4 +52,5 @@ def _call(runner: ModelRunner, command: str, args: list) -> object:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is rank 0's business
+    sys.setswitchinterval(SWITCH_INTERVAL)
     serve(Connection(int(sys.argv[1])))

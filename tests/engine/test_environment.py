@@ -1,0 +1,46 @@
+"""What the engine's processes are started with."""
+
+import pytest
+
+from swiftlite.engine.child import EngineProcess
+from swiftlite.engine.environment import process_environment
+
+OURS = 'pinned_use_cuda_host_register:True'
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, {'PYTORCH_ALLOC_CONF': OURS}),
+        ({'PYTORCH_ALLOC_CONF': ''}, {'PYTORCH_ALLOC_CONF': OURS}),
+        (
+            {'PYTORCH_ALLOC_CONF': 'expandable_segments:True'},
+            {'PYTORCH_ALLOC_CONF': f'expandable_segments:True,{OURS}'},
+        ),
+        (
+            {'PYTORCH_CUDA_ALLOC_CONF': 'max_split_size_mb:64', 'PYTORCH_ALLOC_CONF': 'x:1'},
+            {'PYTORCH_CUDA_ALLOC_CONF': f'max_split_size_mb:64,{OURS}', 'PYTORCH_ALLOC_CONF': 'x:1'},
+        ),
+        (
+            {'PYTORCH_ALLOC_CONF': 'pinned_use_cuda_host_register:False'},
+            {'PYTORCH_ALLOC_CONF': 'pinned_use_cuda_host_register:False'},
+        ),
+    ],
+)
+def test_settings_of_ones_own_stay(given, expected, monkeypatch):
+    for name in ('PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert {name: value for name, value in process_environment().items() if 'ALLOC_CONF' in name} == expected
+
+
+def test_the_engines_process_has_it(monkeypatch):
+    monkeypatch.delenv('PYTORCH_CUDA_ALLOC_CONF', raising=False)
+    monkeypatch.setenv('PYTORCH_ALLOC_CONF', 'max_split_size_mb:64')
+    engine = EngineProcess()
+    try:
+        with open(f'/proc/{engine.process.pid}/environ', 'rb') as file:
+            assert f'PYTORCH_ALLOC_CONF=max_split_size_mb:64,{OURS}'.encode() in file.read().split(b'\0')
+    finally:
+        engine.kill()
