@@ -72,8 +72,8 @@ class ServerThread:
         return self.call(self.service.engine.stats())
 
     async def _serve(self, path: Path, options: dict[str, Any]) -> None:
-        from swiftlite.engine.async_engine import AsyncEngine
         from swiftlite.engine.config import EngineConfig
+        from swiftlite.engine.process.async_engine import AsyncEngine
         from swiftlite.serve.app import create_app
         from swiftlite.serve.models_list import ServedModels
         from swiftlite.serve.service import Service
@@ -152,7 +152,7 @@ class ServerProcess:
     def engine_pid(self) -> int:
         children = Path(f'/proc/{self.process.pid}/task/{self.process.pid}/children').read_text().split()
         for pid in children:
-            if b'swiftlite.engine.process' in Path(f'/proc/{pid}/cmdline').read_bytes():
+            if b'swiftlite.engine.process.loop' in Path(f'/proc/{pid}/cmdline').read_bytes():
                 return int(pid)
         raise AssertionError(f'no engine process among {children}')
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 _WHERE = {
     'LLM': 'offline',
-    'AsyncEngine': 'async_engine',
+    'AsyncEngine': 'process.async_engine',
     'EngineConfig': 'config',
     'Engine': 'engine',
     'EngineRequest': 'request',
@@ -15,8 +15,8 @@ _WHERE = {
     'SamplingParams': 'sampling_params',
     'RequestOutputKind': 'sampling_params',
     'BeamSearchParams': 'beam_search',
-    'StructuredOutputsParams': 'structured',
-    'GuidedDecodingParams': 'structured',
+    'StructuredOutputsParams': 'grammar.params',
+    'GuidedDecodingParams': 'grammar.params',
     'Prompt': 'prompts',
     'TextPrompt': 'prompts',
     'TokensPrompt': 'prompts',

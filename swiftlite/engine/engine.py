@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import SwiftliteError
-from .adapters import AdapterTable
+from .adapters.copies import HostCopies
+from .adapters.library import AdapterLibrary
+from .adapters.table import AdapterTable
 from .block_manager import BlockManager
 from .config import EngineConfig, host_adapter_bytes, resolve_model
 from .errors import EngineDeadError, RequestError
-from .executor import Executor
-from .host_copies import HostCopies
+from .grammar.params import StructuredOutputsParams
 from .intake import GrammarIntake
-from .library import AdapterLibrary
-from .model_runner import StepFuture, num_pages
 from .outputs import SequenceOutput
 from .pacing import Pacer
 from .planner import Step
 from .request import EngineRequest, LoRARequest
+from .runner.executor import Executor
+from .runner.model_runner import StepFuture, num_pages
+from .runner.shared_prefix import PrefixFinder
 from .scheduler import Scheduler
 from .sequence import Sequence, Status
-from .shared_prefix import PrefixFinder
-from .structured import StructuredOutputsParams
 
 
 class Engine:

@@ -9,12 +9,12 @@ from concurrent.futures import Future
 from ..checkpoint.tokenizer import load_tokenizer
 from ..errors import SwiftliteError
 from .config import ModelConfig
-from .constraint import Constraint
 from .errors import RequestError
-from .grammar import Grammar, GrammarCompiler, tokenizer_source
+from .grammar.compiler import Grammar, GrammarCompiler, tokenizer_source
+from .grammar.constraint import Constraint
+from .grammar.params import StructuredOutputsParams
 from .outputs import SequenceOutput
 from .sequence import Sequence
-from .structured import StructuredOutputsParams
 
 PATIENCE = 0.005  # seconds to wait for a compilation when there is nothing else to do
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import nearest
 from .errors import RequestError
-from .structured import StructuredOutputsParams, structured
+from .grammar.params import StructuredOutputsParams, structured
 
 
 class RequestOutputKind(Enum):

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .adapters import AdapterTable, Place
+from .adapters.table import AdapterTable, Place
 from .block_manager import BlockManager
 from .budget import step_budget
-from .constraint import take
+from .grammar.constraint import take
 from .outputs import SequenceOutput
 from .plan import AdapterLoad, SlotStart, StepResult
 from .planner import Planner, Row, Step
+from .runner.shared_prefix import PrefixFinder
 from .sequence import Sequence, Status
-from .shared_prefix import PrefixFinder
 from .waiting import WaitingLine
 
 PATIENCE = 32  # steps that a sequence waits for rank pages before running adapters make way

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from enum import Enum
 
-from .constraint import Constraint
+from .grammar.constraint import Constraint
 from .outputs import TokenLogprobs
 from .request import EngineRequest
 

@@ -7,7 +7,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 
-from .adapters import Place
+from .adapters.table import Place
 from .sequence import Sequence
 
 LOOKED_AT = (Place.OPEN, Place.LOADABLE, Place.UNREAD)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from swiftlite.engine.grammar.params import StructuredOutputsParams
 from swiftlite.engine.outputs import RequestOutput
 from swiftlite.engine.sampling_params import SamplingParams
-from swiftlite.engine.structured import StructuredOutputsParams
 from swiftlite.serve.answer import Answer
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.ids import response_id

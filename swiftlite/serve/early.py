@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swiftlite.engine.child import EngineProcess
+from swiftlite.engine.process.child import EngineProcess
 
 if TYPE_CHECKING:
     from swiftlite.args.deploy import DeployArgs

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from swiftlite.engine.errors import RequestError
-from swiftlite.engine.grammar import check_structured_outputs
+from swiftlite.engine.grammar.compiler import check_structured_outputs
+from swiftlite.engine.grammar.params import StructuredOutputsParams
 from swiftlite.engine.sampling_params import MAX_LOGPROBS, SamplingParams
-from swiftlite.engine.structured import StructuredOutputsParams
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.protocol import GenerationBody
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from swiftlite.engine.async_engine import AsyncEngine
-from swiftlite.engine.child import EngineProcess
+from swiftlite.engine.process.async_engine import AsyncEngine
+from swiftlite.engine.process.child import EngineProcess
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.setup import Setup, prepare, sampling
 from swiftlite.serve.app import create_app

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.outputs import RequestOutput
+from swiftlite.engine.process.async_engine import AsyncEngine
 from swiftlite.engine.request import LoRARequest
 from swiftlite.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from swiftlite.serve.errors import ApiError

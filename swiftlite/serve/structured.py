@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from swiftlite.engine.errors import RequestError
-from swiftlite.engine.structured import StructuredOutputsParams, structured
+from swiftlite.engine.grammar.params import StructuredOutputsParams, structured
 from swiftlite.errors import nearest
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.protocol import GenerationBody

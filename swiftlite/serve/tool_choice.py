@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from swiftlite.engine.structured import StructuredOutputsParams
+from swiftlite.engine.grammar.params import StructuredOutputsParams
 from swiftlite.errors import nearest
 from swiftlite.serve.errors import ApiError
 from swiftlite.serve.messages import check_tools

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
-from swiftlite.engine.async_engine import AsyncEngine
 from swiftlite.engine.errors import EngineDeadError
+from swiftlite.engine.process.async_engine import AsyncEngine
 from swiftlite.engine.request import LoRARequest
 from swiftlite.engine.sampling_params import SamplingParams
 from swiftlite.errors import SwiftliteError, UsageError, nearest

@@ -7,9 +7,9 @@ from queue import Empty, Queue
 
 import pytest
 
-from swiftlite.engine import adapter_reader
-from swiftlite.engine.adapter_reader import READERS, AdapterReader
-from swiftlite.engine.host_lora import HostAdapter
+from swiftlite.engine.adapters import reader as adapter_reader
+from swiftlite.engine.adapters.host import HostAdapter
+from swiftlite.engine.adapters.reader import READERS, AdapterReader
 
 
 class Disk:
@@ -92,7 +92,7 @@ def test_no_more_threads_than_needed(disk, told):
 def test_the_interpreter_ends_while_adapters_are_read():
     script = """
 import time, torch
-from swiftlite.engine import adapter_reader
+from swiftlite.engine.adapters import reader as adapter_reader
 
 class Format:
     def read(self, path):

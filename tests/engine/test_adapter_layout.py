@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from swiftlite.engine import adapter_layout
-from swiftlite.engine.adapter_layout import groups
-from swiftlite.engine.host_lora import AdapterFormat
+from swiftlite.engine.adapters import layout as adapter_layout
+from swiftlite.engine.adapters.host import AdapterFormat
+from swiftlite.engine.adapters.layout import groups
 from swiftlite.errors import SwiftliteError
 from swiftlite.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from swiftlite.layers.parallel import TPGroup

@@ -7,7 +7,7 @@ import pytest
 
 from swiftlite import LoRARequest
 from swiftlite.engine import EngineRequest
-from swiftlite.engine.host_lora import AdapterFormat
+from swiftlite.engine.adapters.host import AdapterFormat
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 from tests.tiny import tiny_adapter
 

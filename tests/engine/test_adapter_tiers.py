@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from swiftlite import LoRARequest
 from swiftlite.engine import EngineRequest
-from swiftlite.engine.host_lora import AdapterFormat
+from swiftlite.engine.adapters.host import AdapterFormat
 from swiftlite.errors import SwiftliteError
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 from tests.tiny import tiny_adapter, tiny_qwen2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiftlite.engine.channel import LENGTH, Channel
+from swiftlite.engine.process.channel import LENGTH, Channel
 
 
 @contextlib.contextmanager

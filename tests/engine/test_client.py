@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from swiftlite import EngineConfig
-from swiftlite.engine import EngineDeadError, child
-from swiftlite.engine.channel import Channel
-from swiftlite.engine.client import EngineClient
+from swiftlite.engine import EngineDeadError
+from swiftlite.engine.process import child
+from swiftlite.engine.process.channel import Channel
+from swiftlite.engine.process.client import EngineClient
 
 READY = ('max_model_len', 'max_num_seqs', 'vocab_size', 'eos_token_ids', 'dtype', 'device', 'path', 'tokenizer')
 INFO = dict.fromkeys((*READY, 'num_blocks', 'block_size'))

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from swiftlite.engine.detokenizer import HELD, Detokenizer, StopChecker
-from swiftlite.engine.inbox import Inbox
 from swiftlite.engine.output_processor import RequestState, accumulate
 from swiftlite.engine.outputs import CompletionOutput, SequenceOutput, TokenLogprobs, pack
+from swiftlite.engine.process.inbox import Inbox
 from swiftlite.engine.request import EngineRequest
 from swiftlite.engine.sampling_params import SamplingParams
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from swiftlite import LLM, SamplingParams
-from swiftlite.engine import model_runner
+from swiftlite.engine.runner import model_runner
 from swiftlite.errors import SwiftliteError
 from swiftlite.layers import attention
 from swiftlite.layers.attention import Attention

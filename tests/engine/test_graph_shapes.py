@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from swiftlite.engine.cuda_graph import StepGraphs
 from swiftlite.engine.plan import StepPlan
+from swiftlite.engine.runner.cuda_graph import StepGraphs
 
 
 def plan(counts, shared=(0, 0, 0)):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from swiftlite import AsyncEngine, EngineConfig
 from swiftlite.engine import EngineDeadError
-from swiftlite.engine.inbox import Inbox
 from swiftlite.engine.outputs import SequenceOutput, TokenLogprobs, pack
+from swiftlite.engine.process.inbox import Inbox
 
 
 def outputs(number):

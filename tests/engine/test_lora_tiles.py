@@ -2,7 +2,7 @@
 
 import pytest
 
-from swiftlite.engine.lora import most_tiles, tile_room, tile_size
+from swiftlite.engine.adapters.manager import most_tiles, tile_room, tile_size
 
 
 @pytest.mark.parametrize('gpu', [True, False])

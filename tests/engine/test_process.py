@@ -1,8 +1,8 @@
 """The loop of the engine process: what it reads between two steps."""
 
-from swiftlite.engine import process
-from swiftlite.engine.child import EngineProcess
-from swiftlite.engine.process import EngineLoop
+from swiftlite.engine.process import loop as process
+from swiftlite.engine.process.child import EngineProcess
+from swiftlite.engine.process.loop import EngineLoop
 
 
 class Flood:

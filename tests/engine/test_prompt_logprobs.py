@@ -72,7 +72,7 @@ def test_they_are_those_of_transformers(base, expected, alone, options):
 
 
 def test_logits_exist_for_a_few_rows_at_a_time(base, expected, monkeypatch):
-    monkeypatch.setattr('swiftlite.engine.model_runner.AT_ONCE', 5 * 128)
+    monkeypatch.setattr('swiftlite.engine.runner.model_runner.AT_ONCE', 5 * 128)
     llm = make_llm(base)
     model, most = llm.engine.executor.runner.model, []
     logits = model.logits

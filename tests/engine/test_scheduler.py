@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiftlite.engine import budget
-from swiftlite.engine.adapters import AdapterTable, Copy, Entry
+from swiftlite.engine.adapters.table import AdapterTable, Copy, Entry
 from swiftlite.engine.block_manager import BlockManager
 from swiftlite.engine.plan import StepResult
 from swiftlite.engine.request import EngineRequest, LoRARequest

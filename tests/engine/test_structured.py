@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 
 from swiftlite import LLM, AsyncEngine, EngineConfig, SamplingParams
 from swiftlite.engine import EngineRequest, RequestError, StructuredOutputsParams
-from swiftlite.engine.constraint import Constraint
-from swiftlite.engine.grammar import GrammarCompiler, Vocabulary, compile_grammar, tokenizer_source
-from swiftlite.engine.grammar_guard import GrammarGuard
+from swiftlite.engine.grammar.compiler import GrammarCompiler, Vocabulary, compile_grammar, tokenizer_source
+from swiftlite.engine.grammar.constraint import Constraint
+from swiftlite.engine.grammar.guard import GrammarGuard
 from swiftlite.errors import SwiftliteError
 from tests.engine.schemas import fits, schemas
 from tests.engine.test_itself import hold_results_back
@@ -418,7 +418,7 @@ def test_what_is_known_waits_for_no_vocabulary(llm, monkeypatch):
             assert go_on.wait(60)
             super().__init__(*args)
 
-    monkeypatch.setattr('swiftlite.engine.grammar.Vocabulary', Slow)
+    monkeypatch.setattr('swiftlite.engine.grammar.compiler.Vocabulary', Slow)
     compiler = GrammarCompiler(lambda: tokenizer_source(llm.tokenizer))
     first = compiler.submit(StructuredOutputsParams(choice=['a', 'b']))
     assert reading.wait(60)

@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from swiftlite import LoRARequest
-from swiftlite.engine import EngineDeadError, executor
+from swiftlite.engine import EngineDeadError
+from swiftlite.engine.runner import executor
 from swiftlite.errors import SwiftliteError
 from tests.engine.runs import make_llm, random_prompts, run
 from tests.tiny import tiny_adapter, tiny_qwen2

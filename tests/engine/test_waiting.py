@@ -5,7 +5,7 @@ import random
 import pytest
 
 from swiftlite.engine import waiting
-from swiftlite.engine.adapters import AdapterTable, Copy, Entry, Place
+from swiftlite.engine.adapters.table import AdapterTable, Copy, Entry, Place
 from swiftlite.engine.block_manager import BlockManager
 from swiftlite.engine.outputs import SequenceOutput
 from swiftlite.engine.plan import StepResult

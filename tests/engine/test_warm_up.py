@@ -1,6 +1,6 @@
 import torch
 
-from swiftlite.engine.warm_up import warm_up
+from swiftlite.engine.runner.warm_up import warm_up
 from swiftlite.models.config import DecoderConfig
 from tests.engine.runs import make_llm
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from swiftlite.args.deploy import DeployArgs
-from swiftlite.engine.child import EngineProcess
+from swiftlite.engine.process.child import EngineProcess
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.serve import early, server
 from swiftlite.serve.server import run

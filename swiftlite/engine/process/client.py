@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SwiftliteError
+from ...errors import SwiftliteError
+from ..config import EngineConfig
+from ..errors import EngineDeadError, RequestError
+from ..outputs import SequenceOutput
 from .child import EngineProcess
-from .config import EngineConfig
-from .errors import EngineDeadError, RequestError
-from .outputs import SequenceOutput
 
 
 @dataclass(frozen=True)

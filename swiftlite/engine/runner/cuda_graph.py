@@ -10,8 +10,8 @@ import torch
 
 from swiftlite_kernels.step import StepTensors
 
+from ..plan import StepPlan
 from .batch import StepShape
-from .plan import StepPlan
 
 # token counts worth a graph: close enough that little of a step is padding, few enough to capture at every start
 DECODE = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grammar import Grammar, masks, set_bits
-from .sampling_params import SamplingParams
+from ..sampling_params import SamplingParams
+from .compiler import Grammar, masks, set_bits
 
 
 @dataclass(frozen=True)

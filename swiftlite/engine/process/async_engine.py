@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.tokenizer import load_tokenizer
-from ..errors import SwiftliteError
+from ...checkpoint.tokenizer import load_tokenizer
+from ...errors import SwiftliteError
+from ..config import EngineConfig
+from ..errors import EngineDeadError, RequestError
+from ..output_processor import RequestState
+from ..outputs import RequestOutput, SequenceOutput
+from ..request import EngineRequest, LoRARequest
+from ..sampling_params import SamplingParams
 from .child import EngineProcess
 from .client import EngineClient, ModelInfo
-from .config import EngineConfig
-from .errors import EngineDeadError, RequestError
 from .inbox import Inbox
-from .output_processor import RequestState
-from .outputs import RequestOutput, SequenceOutput
-from .request import EngineRequest, LoRARequest
-from .sampling_params import SamplingParams
 
 MAX_RESTARTS = 3  # within RESTART_WINDOW seconds; then the engine stays dead
 RESTART_WINDOW = 300.0

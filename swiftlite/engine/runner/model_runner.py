@@ -12,19 +12,19 @@ import torch
 
 from swiftlite_kernels.step import StepRows, StepTensors
 
-from ..errors import SwiftliteError
-from ..layers.context import StepContext, step_context
-from ..layers.lora import PAGE, LoRABatch
-from ..layers.parallel import TPGroup
-from ..layers.vocab_lora import VocabLoRA
-from ..models.decoder import Decoder
-from ..models.loader import fill_dummy, load_weights
+from ...errors import SwiftliteError
+from ...layers.context import StepContext, step_context
+from ...layers.lora import PAGE, LoRABatch
+from ...layers.parallel import TPGroup
+from ...layers.vocab_lora import VocabLoRA
+from ...models.decoder import Decoder
+from ...models.loader import fill_dummy, load_weights
+from ..adapters.manager import LoRAManager
+from ..config import EngineConfig, ModelConfig, cpu_cache_bytes, resolve_device
+from ..plan import StepPlan, StepResult
 from .batch import BatchState, StepShape
-from .config import EngineConfig, ModelConfig, cpu_cache_bytes, resolve_device
 from .cuda_graph import StepGraphs
 from .logprobs import AT_ONCE, DeviceLogprobs, prompt_logprobs
-from .lora import LoRAManager
-from .plan import StepPlan, StepResult
 from .sampler import Sampler
 from .warm_up import warm_up
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ..checkpoint.adapter import AdapterState
-from ..layers.lora import PAGE
-from .plan import AdapterLoad
-from .request import LoRARequest
+from ...checkpoint.adapter import AdapterState
+from ...layers.lora import PAGE
+from ..plan import AdapterLoad
+from ..request import LoRARequest
 
 
 class Place(Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from .adapters import AdapterTable, Copy
+from .table import AdapterTable, Copy
 
 
 class HostCopies:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .outputs import TokenLogprobs
-from .plan import StepPlan
+from ..outputs import TokenLogprobs
+from ..plan import StepPlan
 
 AT_ONCE = 1 << 26  # logits of a prompt that exist at a time
 

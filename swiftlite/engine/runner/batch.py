@@ -9,9 +9,9 @@ import torch
 
 from swiftlite_kernels.step import StepRows, StepTensors, prepare_step
 
-from .plan import StepPlan
+from ..plan import StepPlan
+from ..sampling_params import SamplingParams
 from .processors import has_processors
-from .sampling_params import SamplingParams
 from .upload import Upload
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from .errors import EngineDeadError
-from .outputs import SequenceOutput
+from ..errors import EngineDeadError
+from ..outputs import SequenceOutput
 
 
 class Inbox:

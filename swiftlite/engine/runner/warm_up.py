@@ -6,8 +6,8 @@ import torch
 
 from swiftlite_kernels.sampling import sample
 
-from ..layers.prompt_attention import ROUNDED, prompt_attention
-from ..models.config import DecoderConfig
+from ...layers.prompt_attention import ROUNDED, prompt_attention
+from ...models.config import DecoderConfig
 
 
 @torch.inference_mode()

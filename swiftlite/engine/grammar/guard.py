@@ -1,4 +1,4 @@
-"""Tries grammars in a process of its own. Started with `python -m swiftlite.engine.grammar_guard FD SECONDS`.
+"""Tries grammars in a process of its own. Started with `python -m swiftlite.engine.grammar.guard FD SECONDS`.
 
 A grammar that overflows the stack, eats memory or takes minutes to compile does so here: it ends this process, and the
 one that asked goes on. In: the vocabulary as (tokenizer.json, end tokens), then one StructuredOutputsParams after the
@@ -20,10 +20,10 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from ..errors import SwiftliteError
-from .errors import RequestError
-from .grammar import Grammar, Vocabulary, build
-from .structured import StructuredOutputsParams
+from ...errors import SwiftliteError
+from ..errors import RequestError
+from .compiler import Grammar, Vocabulary, build
+from .params import StructuredOutputsParams
 
 SECONDS = 3.0  # of a processor, to compile a grammar and take a few steps in it
 PATIENCE = 10.0  # times as long to wait, on a busy machine
@@ -82,7 +82,7 @@ class GrammarGuard:
         ours, theirs = socket.socketpair()
         with theirs:
             self._conn = Connection(ours.detach())
-            module = 'swiftlite.engine.grammar_guard'
+            module = 'swiftlite.engine.grammar.guard'
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, str(theirs.fileno()), str(self._seconds)],
                 pass_fds=(theirs.fileno(),),

@@ -10,10 +10,10 @@ from math import prod
 import numpy as np
 import torch
 
-from ..checkpoint.adapter import LoRAWeights
-from ..checkpoint.flat_file import BITS
-from ..layers.linear import Linear
-from ..layers.lora import PAGE
+from ...checkpoint.adapter import LoRAWeights
+from ...checkpoint.flat_file import BITS
+from ...layers.linear import Linear
+from ...layers.lora import PAGE
 
 PIECE = 16 << 20  # bytes; pinned memory is kept for the next adapter, which uses pieces of one size again
 BLOCK = 1 << 15  # numbers; torch uses more threads for larger operands, which many readers would start and spin

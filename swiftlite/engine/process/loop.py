@@ -1,4 +1,4 @@
-"""The engine in a process of its own. Started with `python -m swiftlite.engine.process FD`.
+"""The engine in a process of its own. Started with `python -m swiftlite.engine.process.loop FD`.
 
 Messages are (kind, …) tuples over a pipe. In: add, abort, call, stop. Out: ready, failed, outputs, reply, dead.
 """
@@ -13,13 +13,13 @@ import traceback
 from functools import partial
 from typing import Any
 
-from ..errors import SwiftliteError
+from ...errors import SwiftliteError
+from ..config import EngineConfig
+from ..engine import Engine
+from ..errors import EngineDeadError
+from ..outputs import SequenceOutput, pack
 from .channel import Channel
-from .config import EngineConfig
-from .engine import Engine
 from .environment import SWITCH_INTERVAL
-from .errors import EngineDeadError
-from .outputs import SequenceOutput, pack
 
 READING = 0.02  # seconds of messages between two steps
 LEAVING = 10.0  # seconds for the last words to be read

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..checkpoint.adapter import AdapterState
-from ..errors import SwiftliteError
-from ..layers.parallel import TPGroup, shard_size
-from .adapter_reader import AdapterRead
-from .config import EngineConfig, ModelConfig
-from .environment import process_environment
-from .errors import EngineDeadError
+from ...checkpoint.adapter import AdapterState
+from ...errors import SwiftliteError
+from ...layers.parallel import TPGroup, shard_size
+from ..adapters.reader import AdapterRead
+from ..config import EngineConfig, ModelConfig
+from ..errors import EngineDeadError
+from ..plan import StepPlan, StepResult
+from ..process.environment import process_environment
 from .model_runner import ModelRunner, StepFuture
-from .plan import StepPlan, StepResult
 
 START_TIMEOUT = 600.0  # seconds for a rank to load
 COLLECTIVE_TIMEOUT = 120.0  # seconds a rank waits for another within a step
@@ -64,7 +64,7 @@ class Worker:
     def __init__(self, setup: RankSetup):
         ours, theirs = socket.socketpair()
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'swiftlite.engine.worker', str(theirs.fileno())],
+            [sys.executable, '-m', 'swiftlite.engine.runner.worker', str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             env=process_environment(),

@@ -1,4 +1,4 @@
-"""A tensor-parallel rank above 0: does what rank 0 sends. Started with `python -m swiftlite.engine.worker FD`."""
+"""A tensor-parallel rank above 0 does what rank 0 sends. Started with `python -m swiftlite.engine.runner.worker FD`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from ..errors import SwiftliteError
-from .environment import SWITCH_INTERVAL
+from ...errors import SwiftliteError
+from ..process.environment import SWITCH_INTERVAL
 from .executor import RankSetup, join
 from .model_runner import ModelRunner
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..checkpoint.adapter import AdapterState, adapter_state
-from ..errors import SwiftliteError
-from .host_lora import AdapterFormat, HostAdapter
+from ...checkpoint.adapter import AdapterState, adapter_state
+from ...errors import SwiftliteError
+from .host import AdapterFormat, HostAdapter
 
 READERS = 4  # what they do is mostly done without the interpreter's lock
 LINGER = 1.0  # seconds that one waits for more; to start another would hold up the step

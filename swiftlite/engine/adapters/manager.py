@@ -9,15 +9,15 @@ import torch
 
 from swiftlite_kernels.paged_lora import LoRARouting
 
-from ..layers.lora import PAGE, LoRABatch, LoRAStore
-from ..layers.vocab_lora import VocabLoRA, VocabPair, VocabRun
-from ..models.decoder import Decoder
-from .adapter_layout import Group, groups
-from .adapter_reader import AdapterReader
-from .batch import StepShape
-from .host_lora import VOCAB, AdapterFormat, HostAdapter
-from .plan import AdapterLoad, StepPlan
-from .upload import Upload
+from ...layers.lora import PAGE, LoRABatch, LoRAStore
+from ...layers.vocab_lora import VocabLoRA, VocabPair, VocabRun
+from ...models.decoder import Decoder
+from ..plan import AdapterLoad, StepPlan
+from ..runner.batch import StepShape
+from ..runner.upload import Upload
+from .host import VOCAB, AdapterFormat, HostAdapter
+from .layout import Group, groups
+from .reader import AdapterReader
 
 TILES = ((256, 8), (1024, 16))  # (tokens of a step, of a tile): in small steps adapters have few tokens each
 LARGE_TILE = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .sampling_params import SamplingParams
+from ..sampling_params import SamplingParams
 
 BANNED = float('-inf')
 

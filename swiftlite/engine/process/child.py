@@ -19,7 +19,7 @@ class EngineProcess:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'swiftlite.engine.process', str(theirs.fileno())],
+            [sys.executable, '-m', 'swiftlite.engine.process.loop', str(theirs.fileno())],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             env=process_environment(),

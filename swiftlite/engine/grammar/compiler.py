@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RequestError
-from .structured import StructuredOutputsParams
+from ..errors import RequestError
+from .params import StructuredOutputsParams
 
 EBNF = re.compile(r'^\s*[\w-]+\s*::=', re.MULTILINE)
 CACHED = 32  # compiled grammars kept for the next request
@@ -120,7 +120,7 @@ class GrammarCompiler:
     """
 
     def __init__(self, source: Callable[[], tuple[str, list[int]]]):
-        from .grammar_guard import GrammarGuard
+        from .guard import GrammarGuard
 
         self._source = functools.cache(source)
         self._guard = GrammarGuard(self._source)

@@ -10,13 +10,13 @@ from math import isfinite
 
 import torch
 
-from ..checkpoint.adapter import LoRAWeights
-from ..checkpoint.adapter_files import AdapterFiles, read_files
-from ..checkpoint.flat_file import largest
-from ..checkpoint.tensors import all_finite
-from ..errors import SwiftliteError
-from ..layers.vocab_lora import VocabPair
-from .adapter_layout import BLOCK, Array, Group, Layout, LayoutMaker
+from ...checkpoint.adapter import LoRAWeights
+from ...checkpoint.adapter_files import AdapterFiles, read_files
+from ...checkpoint.flat_file import largest
+from ...checkpoint.tensors import all_finite
+from ...errors import SwiftliteError
+from ...layers.vocab_lora import VocabPair
+from .layout import BLOCK, Array, Group, Layout, LayoutMaker
 
 VOCAB = ('model.embed_tokens', 'lm_head')
 SHAPES = 64  # kinds of adapters whose layouts are kept

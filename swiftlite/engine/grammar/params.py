@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any
 
-from ..errors import nearest
-from .errors import RequestError
+from ...errors import nearest
+from ..errors import RequestError
 
 MAX_SOURCE = 1 << 17  # characters of a schema, a regex or a grammar
 MAX_CHOICES = 4096

@@ -8,9 +8,9 @@ import torch
 from swiftlite_kernels.sampling import sample
 from swiftlite_kernels.step import StepRows, StepTensors
 
+from ..plan import StepPlan
 from .batch import BatchState
 from .logprobs import DeviceLogprobs, device_logprobs
-from .plan import StepPlan
 from .processors import BANNED, Processors
 
 MASKED_AT_ONCE = 1 << 25  # elements of a mask that is unpacked on the device

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .adapter_reader import AdapterRead
-from .adapters import AdapterTable, Copy, Entry, Place
-from .errors import RequestError
-from .executor import Executor
-from .host_copies import HostCopies
-from .request import LoRARequest
-from .waiting import WaitingLine
+from ..errors import RequestError
+from ..request import LoRARequest
+from ..runner.executor import Executor
+from ..waiting import WaitingLine
+from .copies import HostCopies
+from .reader import AdapterRead
+from .table import AdapterTable, Copy, Entry, Place
 
 PATIENCE = 0.005  # seconds to wait for a read when there is nothing else to do
 

@@ -1,0 +1,1 @@
+"""One rank: plans become kernels, and tokens come back."""
