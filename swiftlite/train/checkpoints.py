@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -15,6 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import safe_globals
 
 from swiftlite.checkpoint.native import share
 from swiftlite.train.deepspeed import stage_of
@@ -207,10 +210,41 @@ class Checkpoints(Trainer):
         if checkpoint is None or not self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
-            load_optimizer(self.optimizer, torch.load(Path(checkpoint) / 'optimizer.pt', mmap=True, weights_only=True))
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / 'scheduler.pt', weights_only=True))
+            load_optimizer(self.optimizer, read_state(Path(checkpoint) / 'optimizer.pt', mmap=True))
+            self.lr_scheduler.load_state_dict(read_state(Path(checkpoint) / 'scheduler.pt'))
         if checkpoint is not None and isinstance(self.lr_scheduler, LambdaLR):
             renew_rates(self.lr_scheduler)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if self.accelerator.scaler is not None:  # the checkpoint may be of fp16, and this run of another dtype
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Random numbers go on where this process left off, those of a GPU where it had one."""
+        index = self.args.process_index
+        name = f'rng_state_{index}.pth' if self.args.world_size > 1 else 'rng_state.pth'
+        if checkpoint is None or not (Path(checkpoint) / name).is_file():
+            return
+        states = read_state(Path(checkpoint) / name)
+        random.setstate(states['python'])
+        np.random.set_state(states['numpy'])
+        torch.random.set_rng_state(states['cpu'])
+        on_gpu = gpu_state(states.get('cuda'), index)
+        if on_gpu is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(on_gpu)
+
+
+def read_state(file: Path, mmap: bool = False) -> Any:
+    """What torch.save wrote, in the CPU's memory: the device it was on may not be there."""
+    with safe_globals():
+        return torch.load(file, map_location='cpu', weights_only=True, mmap=mmap)
+
+
+def gpu_state(states: Any, index: int) -> torch.Tensor | None:
+    """Of a process's GPU, where one of several processes wrote the states of all GPUs of its machine."""
+    if isinstance(states, list | tuple):
+        return states[index % len(states)] if states else None
+    return states
 
 
 def renew_rates(schedule: LambdaLR) -> None:

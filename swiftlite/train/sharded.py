@@ -64,7 +64,7 @@ def gathered_optimizer(optimizer: Any, keep: bool) -> dict[str, Any]:
     found = optimizer.state_dict()
     state = {
         index: {
-            name: gathered([(name, value)], keep).get(name) if isinstance(value, DTensor) else value
+            name: gathered([(name, value)], keep).get(name) if isinstance(value, torch.Tensor) else value
             for name, value in values.items()
         }
         for index, values in sorted(found['state'].items())

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from swiftlite.errors import UsageError
+from tests.train.gpu_files import write_as_gpu
 
 # 22 rows: two global batches of 8 rows and one of 6. AdamW divides by gradients that are rounded; epsilon tames that
 SAME = {'learning_rate': 1e-3, 'adam_epsilon': 1e-2, 'save_steps': 1, 'save_total_limit': 9, 'logging_steps': 1}
@@ -57,12 +58,13 @@ def test_copies_equal_one_process(sft, two):
 
 @pytest.mark.parametrize('start', ['true', 'pissa'])
 def test_shares_of_an_adapter_go_on_from_one_process(sft, two, start):
-    """FSDP2: from a checkpoint that one process wrote, to the same weights; held-out rows 3, not 2 x 2.
+    """FSDP2: from a checkpoint that one process wrote on a GPU, to the same weights; held-out rows 3, not 2 x 2.
 
     PiSSA takes a part out of the base before that is shared out.
     """
     flags = {**LORA, 'dataset_test_ratio': 0.1, 'eval_steps': 1, 'init_lora_weights': start}
     alone = Path(sft(batch_size=8, gradient_accumulation_steps=1, **flags)['last_model_checkpoint'])
+    write_as_gpu(alone.parent / 'checkpoint-1')
     shared, said = two('shares', fsdp='full_shard', resume_from_checkpoint=alone.parent / 'checkpoint-1', **flags)
     assert 'tensors are shared out to 2 processes' in said
     assert_same(alone, shared, range(1, 3))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train import checkpoints
 from swiftlite.train.resume import trim_log
+from tests.train.gpu_files import write_as_gpu
 
 ROOT = Path(__file__).parents[2]
 # 20 rows, 3 steps an epoch of 4 x 2 rows with a last one of 4; no step of a checkpoint is one of the log
@@ -38,7 +40,8 @@ def assert_equal(one: Path, two: Path, step: int) -> None:
         if (one / f'checkpoint-{step}' / name).is_file():
             left, right = (load_file(folder / f'checkpoint-{step}' / name) for folder in (one, two))
             assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
-    left, right = (torch.load(folder / f'checkpoint-{step}' / 'optimizer.pt')['state'] for folder in (one, two))
+    files = [folder / f'checkpoint-{step}' / 'optimizer.pt' for folder in (one, two)]
+    left, right = (torch.load(file, map_location='cpu')['state'] for file in files)
     assert all(torch.equal(left[i][key], right[i][key]) for i in left for key in left[i])
 
 
@@ -65,6 +68,28 @@ def test_killed_and_gone_on_equals_never_stopped(sft, checkpoint, data, tmp_path
         stream.write('{"loss": 1.5, "global')
     sft(**FLAGS, output_dir=str(cut), resume_from_checkpoint='last')
     assert_equal(whole, cut, 12)
+
+
+def test_what_another_device_wrote_is_gone_on_from(sft, tmp_path):
+    """States that were on a GPU, of fp16 and with its random numbers, go on where there is none."""
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    for folder in (whole, cut):
+        sft(**FLAGS, output_dir=str(folder))
+    shutil.rmtree(cut / 'checkpoint-12')
+    shutil.rmtree(cut / 'checkpoint-10')
+    write_as_gpu(cut / 'checkpoint-5')
+    with pytest.raises(RuntimeError, match='CUDA') if not torch.cuda.is_available() else nullcontext():
+        torch.load(cut / 'checkpoint-5' / 'optimizer.pt')
+    sft(**FLAGS, output_dir=str(cut), resume_from_checkpoint='last')
+    assert_equal(whole, cut, 12)
+
+
+def test_random_numbers_of_a_gpu():
+    """Each process takes those of its own GPU, also where there are more processes a machine, or fewer, than before."""
+    states = [torch.tensor([i], dtype=torch.uint8) for i in range(2)]
+    assert [int(checkpoints.gpu_state(states, index)) for index in range(4)] == [0, 1, 0, 1]
+    assert checkpoints.gpu_state(states[1], 3) is states[1]
+    assert checkpoints.gpu_state(None, 0) is checkpoints.gpu_state([], 0) is None
 
 
 def test_full_weights_go_on_bitwise_and_auto_starts_anew(sft, tmp_path):
