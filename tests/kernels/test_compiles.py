@@ -368,4 +368,4 @@ def test_no_step_compiles_adapters_anew(record, tile):
 def test_routing_that_is_made_on_the_device_is_waited_for(record, op):
     """The kernel before may be the one that writes it: nothing of it may be read early."""
     launches = record('lora', op, *CALLS[f'lora.{op}'])
-    assert launches and not any(dict(launch.constants)['EARLY'] for launch in launches)
+    assert launches and not any(dict(launch.options).get('launch_pdl') for launch in launches)
