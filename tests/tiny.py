@@ -6,6 +6,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+EXACT = {
+    'dtype': 'float32',
+    'num_gpu_blocks_override': 2048,
+}  # of an engine: the same tokens on any device, few GiB of it
+EXACT_FLAGS = [word for name, value in EXACT.items() for word in (f'--{name}', str(value))]
+
 
 def tiny_qwen2(folder: Path, seed: int = 0, **config: Any) -> Path:
     """Write a random Qwen2 checkpoint (no tokenizer); biases and norms are random too."""

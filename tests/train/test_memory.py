@@ -84,6 +84,13 @@ def weights(summary: dict) -> dict[str, torch.Tensor]:
     return load_file(Path(summary['last_model_checkpoint']) / 'adapter_model.safetensors')
 
 
+@pytest.fixture
+def unrehearsed(monkeypatch):
+    """On a GPU the largest pass is not run first: what it takes there is not what a test says there is."""
+    monkeypatch.setattr(Rehearsal, 'on_train_begin', lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures('unrehearsed')
 def test_the_choice_is_made_from_the_memory_there_is(sft, monkeypatch, capsys):
     """No layer, one or both: the same losses and weights, with dropout."""
     needed, first = [], Estimate.fitting
@@ -93,12 +100,14 @@ def test_the_choice_is_made_from_the_memory_there_is(sft, monkeypatch, capsys):
         monkeypatch.setattr(module, 'available_memory', lambda _: rooms[-1])
         runs.append(weights(sft(lora_dropout=0.3, batch_size=16, gradient_accumulation_steps=1, max_steps=2)))
         needs = needed[-1]
-        rooms.append(int((replace(needs, recomputed=needs.recomputed + 1).total + 100) / USABLE) - needs.weights)
+        held = 0 if torch.cuda.is_available() else needs.weights  # what is counted as free beside what is held
+        rooms.append(int((replace(needs, recomputed=needs.recomputed + 1).total + 100) / USABLE) - held)
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('memory:')]
         assert f'; {wanted} computed twice' in line, line
     assert all(torch.equal(runs[0][name], other[name]) for other in runs[1:] for name in other)
 
 
+@pytest.mark.usefixtures('unrehearsed')
 @pytest.mark.parametrize('wanted', [True, False])
 def test_a_choice_that_is_given_is_kept(sft, monkeypatch, capsys, wanted):
     monkeypatch.setattr(module, 'available_memory', lambda _: (1 << 40) if wanted else 1)

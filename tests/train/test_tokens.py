@@ -15,7 +15,7 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.export.merge import run as export
 from swiftlite.infer.setup import prepare
-from tests.tiny import tiny_qwen2
+from tests.tiny import EXACT, tiny_qwen2
 
 NEW = ['<plan>', '</plan>']
 
@@ -66,7 +66,7 @@ def test_new_tokens_are_trained_merged_and_served(sft, plans, base, tmp_path, ca
     assert not found['mismatched_keys'] and not found['missing_keys']
 
     ids = tokenizer.encode('Plan 3 <plan>step </plan>')
-    llm = LLM(model=merged, dtype='float32')
+    llm = LLM(model=merged, **EXACT)
     (out,) = llm.generate(
         {'prompt_token_ids': ids}, SamplingParams(temperature=0, max_tokens=4, ignore_eos=True, logprobs=1)
     )

@@ -24,8 +24,9 @@ from swiftlite.train import sft as module
 from swiftlite.train.noise import add_noise
 from swiftlite.train.quantized import keep_as_they_are
 from swiftlite.train.tuners import freeze, parameter_groups
-from tests.tiny import tiny_model
+from tests.tiny import EXACT, tiny_model
 
+NEEDED = "4 bits need bitsandbytes: pip install 'swiftlite[qlora]'"
 IDS = torch.arange(60).reshape(2, 30)
 ALL = {'lora_target_modules': ['ALL'], 'lora_rank': 4}
 TUNERS = {
@@ -63,7 +64,7 @@ def kept(monkeypatch):
 
 def logits(model) -> torch.Tensor:
     with torch.inference_mode():
-        return model.eval()(input_ids=IDS).logits
+        return model.eval()(input_ids=IDS.to(model.device)).logits.cpu()
 
 
 def load(folder, **options) -> torch.nn.Module:
@@ -104,6 +105,7 @@ def test_merged_is_what_was_trained(name, sft, kept, checkpoint):
 @pytest.mark.parametrize('name', FOUR_BITS)
 def test_four_bits(name, sft, kept, checkpoint, capsys):
     """Trained over the quantized base; the adapter is merged into, and served over, the base as it was."""
+    pytest.importorskip('bitsandbytes', reason=NEEDED)
     flags = FOUR_BITS[name]
     last = Path(sft(max_steps=4, save_steps=2, **flags)['last_model_checkpoint'])
     model = kept[0].model
@@ -115,7 +117,7 @@ def test_four_bits(name, sft, kept, checkpoint, capsys):
         bnb_4bit_compute_dtype=torch.float32,
     )
     trained = logits(model)
-    base = load(checkpoint, quantization_config=quantized, device_map={'': 'cpu'})
+    base = load(checkpoint, quantization_config=quantized, device_map={'': model.device})
     keep_as_they_are(base)
     assert (logits(PeftModel.from_pretrained(base, last)) - trained).abs().max() < 1e-4 * trained.abs().max()
     tuned = logits(PeftModel.from_pretrained(load(checkpoint), last))
@@ -130,6 +132,7 @@ def test_four_bits(name, sft, kept, checkpoint, capsys):
 
 def test_the_model_is_described(sft, checkpoint, capsys):
     """With the size that it stands for, not the size that it is packed to."""
+    pytest.importorskip('bitsandbytes', reason=NEEDED)
     sft(max_steps=1, use_dora=True, lora_rank=2, modules_to_save=['norm'], quantization_bit=4)
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('model: '))
     assert said.endswith('trained (DoRA, rank 2, q_proj k_proj v_proj, whole: norm, over nf4); float32')
@@ -237,6 +240,8 @@ def test_four_bits_need_bitsandbytes(sft, monkeypatch):
 
 @pytest.mark.parametrize('name', ['pissa', 'qlora', 'lora-plus', 'gaussian'])
 def test_served_beside_the_base_it_answers_as_merged(name, sft, checkpoint):
+    if name in FOUR_BITS:
+        pytest.importorskip('bitsandbytes', reason=NEEDED)
     flags = {'learning_rate': 1e-2, **(TUNERS | FOUR_BITS)[name]}
     last = sft(max_steps=6, **flags)['last_model_checkpoint']
     merged = merge.run(ExportArgs(ckpt_dir=last, merge_lora=True))
@@ -244,7 +249,7 @@ def test_served_beside_the_base_it_answers_as_merged(name, sft, checkpoint):
     prompts = [{'prompt_token_ids': list(range(start, start + 9))} for start in (5, 300, 4000)]
 
     def answers(folder, lora=None):
-        llm = LLM(str(folder), dtype='float32', enable_lora=lora is not None, max_model_len=64)
+        llm = LLM(str(folder), enable_lora=lora is not None, max_model_len=64, **EXACT)
         return [out.outputs[0].token_ids for out in llm.generate(prompts, greedy, use_tqdm=False, lora_request=lora)]
 
     tuned = answers(checkpoint, LoRARequest(name, 1, last))
