@@ -122,9 +122,11 @@ def two_words(name: str, words: Sequence[str]) -> tuple[str, list[str]]:
 def torchrun_command(name: str, words: Sequence[str]) -> list[str]:
     """The command line that starts one process for each device, from ms-swift's environment variables.
 
-    Raises UsageError for a value that is no number.
+    Raises UsageError for a value that is no number, and for GPUs that are not there.
     """
     command = [sys.executable, '-m', 'torch.distributed.run']
+    if os.environ.get('NPROC_PER_NODE') == 'gpu' and not _has_gpu():
+        raise UsageError("the environment variable NPROC_PER_NODE is 'gpu', and there is no GPU: set it to a number")
     for variable in ('NPROC_PER_NODE', 'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         value = os.environ.get(variable)
         if value is None:
@@ -135,6 +137,12 @@ def torchrun_command(name: str, words: Sequence[str]) -> list[str]:
     if os.environ.get('NNODES', '1') == '1' and 'MASTER_PORT' not in os.environ:
         command.append('--standalone')  # picks a free port
     return [*command, '-m', 'swiftlite', *name.split(), *words]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _torchrun(name: str, words: Sequence[str]) -> int:

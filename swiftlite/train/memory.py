@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from swiftlite.train.loss import CHUNK, output_layer
+from swiftlite.train.ranks import processes_here
 
 GIB = 2**30
 PROBES = (64, 128)  # tokens of the two measurements that a line is drawn through
@@ -160,10 +161,10 @@ def saved_bytes(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes this process can get on its device; on a GPU, with those it has already."""
+    """Bytes this process can get on its device; on a GPU, with those it has already, of a CPU's a part."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // processes_here()
 
 
 def forget_peak(device: torch.device) -> None:

@@ -35,7 +35,7 @@ def resolve_dtype(name: str) -> torch.dtype:
         return DTYPES[name]
     if not gpu:
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load_model(path: str, dtype: torch.dtype, **options: Any) -> Any:
@@ -43,6 +43,7 @@ def load_model(path: str, dtype: torch.dtype, **options: Any) -> Any:
 
     Raises:
         SwiftliteError: transformers cannot read it.
+        torch.OutOfMemoryError: a GPU that it is read to is too small.
     """
     from transformers import AutoModelForCausalLM
 
@@ -55,6 +56,8 @@ def load_model(path: str, dtype: torch.dtype, **options: Any) -> Any:
             ignore_mismatched_sizes=True,
             **options,
         )
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise SwiftliteError(f'the model in {path} cannot be loaded: {str(error).splitlines()[0]}') from error
     # transformers would fill what is not in the files with random numbers, and train it

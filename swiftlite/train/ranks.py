@@ -16,6 +16,11 @@ def world_size() -> int:
     return int(os.environ.get('WORLD_SIZE', 1))
 
 
+def processes_here() -> int:
+    """Of this run on this machine."""
+    return int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+
+
 def rank() -> int:
     """Number of this process."""
     return int(os.environ.get('RANK', 0))
@@ -25,13 +30,20 @@ def pick_device(args: SftArgs) -> None:
     """Let this process use its own GPU before anything is put on one.
 
     Raises:
-        UsageError: --fsdp offload without a GPU.
+        UsageError: --fsdp offload without a GPU, fewer GPUs than processes, or several processes nobody started.
     """
+    if world_size() > 1 and 'LOCAL_RANK' not in os.environ:
+        raise UsageError(
+            f'the environment variable WORLD_SIZE is {world_size()}, but this is no process of several: set '
+            'NPROC_PER_NODE and NNODES to start them, or unset WORLD_SIZE'
+        )
     if not torch.cuda.is_available():
         if 'offload' in args.fsdp:
             raise UsageError("--fsdp offload moves weights from GPUs to the CPU's memory, and there is no GPU")
         return
     if world_size() > 1:
+        if processes_here() > (count := torch.cuda.device_count()):
+            raise UsageError(f'{processes_here()} processes need a GPU each: set NPROC_PER_NODE={count}, or show more')
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     if 'offload' in args.fsdp:  # accelerate then lets processes exchange tensors on the CPU too
         os.environ |= {'ACCELERATE_USE_FSDP': 'true', 'FSDP_OFFLOAD_PARAMS': 'true'}

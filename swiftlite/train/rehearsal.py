@@ -54,7 +54,8 @@ class Rehearsal(TrainerCallback):
             needs = spread(needs, model, config, dtype, trainer.args.world_size)
         elif trainer.args.world_size > 1 and shards == 1:
             needs = replace(needs, gradients=2 * needs.gradients)  # those on their way to the other processes
-        self.available = available_memory(self.device) + (needs.weights if self.device.type == 'cpu' else 0)
+        self.available = self._least(available_memory(self.device))
+        self.available += needs.weights if self.device.type == 'cpu' else 0
         if args.gradient_checkpointing is not None:
             self.needs = replace(needs, recomputed=needs.layers if args.gradient_checkpointing else 0)
         else:
@@ -127,6 +128,13 @@ class Rehearsal(TrainerCallback):
             f'{needs.recomputed} of {needs.layers} layers computed twice; with all of them {fits}'
         )
 
+    def _least(self, room: int) -> int:
+        """Of all processes, so that they choose alike: they meet in every layer where weights are shared out."""
+        if self.trainer.args.world_size == 1:
+            return room
+        rooms = self.trainer.accelerator.gather(torch.tensor([room], device=self.device))
+        return int(rooms.min())
+
     def _tokens(self) -> int:
         lengths, budget = self.rows.lengths, self.collator.budget
         return most_tokens_of_a_pass(lengths, self.schedule.batch_size, budget, self.padding_free)
@@ -157,6 +165,8 @@ def recompute(model: nn.Module, count: int) -> None:
 def smaller(args: SftArgs) -> list[str]:
     """Ways to a model that takes less memory on a device."""
     ways = []
+    if args.alters_base():
+        ways.append('start the adapter without a factorisation (--init_lora_weights true)')
     if args.sft_type == 'full':
         ways.append('train a LoRA (--sft_type lora)')
     elif not args.quantization_bit:
@@ -166,8 +176,10 @@ def smaller(args: SftArgs) -> list[str]:
     return ways
 
 
-def too_large(model: nn.Module, args: SftArgs) -> str:
-    """What an error says where not even the weights fit."""
-    weights = size(sum(p.numel() * p.element_size() for p in model.parameters()))
+def too_large(model: nn.Module | None, args: SftArgs) -> str:
+    """What an error says where not even the weights fit; None: they were still being read, or made an adapter of."""
     ways = ', or '.join(smaller(args)) or 'take a smaller model'
+    if model is None:
+        return f'out of GPU memory while the model is made ready: {ways}'
+    weights = size(sum(p.numel() * p.element_size() for p in model.parameters()))
     return f'out of GPU memory: the weights alone are {weights}: {ways}'

@@ -79,7 +79,10 @@ def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
     record = args_record(args, resolved(args, source, template, dtype, identity) | {'rows_a_step': schedule.rows})
     best_anew = check_schedule(args, resume, schedule, record, eval_data is not None)
 
-    model, save_dtype = make_model(args, base, dtype, targets)
+    try:
+        model, save_dtype = make_model(args, base, dtype, targets)
+    except torch.OutOfMemoryError as error:
+        raise SwiftliteError(too_large(None, args)) from error
     if said := beyond(train_data, args, positions(read_config(base))):
         say(said)
 

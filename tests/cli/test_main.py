@@ -203,6 +203,14 @@ def test_usage_errors_come_before_the_launch(monkeypatch, capsys):
     assert "NPROC_PER_NODE must be a number, not 'two'" in capsys.readouterr().err
 
 
+def test_a_process_for_each_gpu_where_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr(cli.os, 'execv', lambda *_: pytest.fail('started'))
+    monkeypatch.setenv('NPROC_PER_NODE', 'gpu')
+    assert run(['sft', '--dataset', 'a']) == 2
+    assert "NPROC_PER_NODE is 'gpu', and there is no GPU: set it to a number" in capsys.readouterr().err
+
+
 def test_models_lists_and_searches(capsys):
     assert run(['models']) == 0
     out = capsys.readouterr().out

@@ -100,3 +100,19 @@ def test_what_cannot_be_shared_out_is_one_sentence(sft, monkeypatch, flags, says
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(UsageError, match=says):
         sft(**flags)
+
+
+def test_more_processes_than_gpus(sft, monkeypatch):
+    for name, value in (('WORLD_SIZE', '4'), ('LOCAL_WORLD_SIZE', '4'), ('LOCAL_RANK', '0'), ('RANK', '0')):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(UsageError, match=r'^4 processes need a GPU each: set NPROC_PER_NODE=2, or show more$'):
+        sft()
+
+
+def test_one_process_that_is_told_of_several(sft, monkeypatch):
+    """As in a pod whose WORLD_SIZE is the number of pods."""
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(UsageError, match='WORLD_SIZE is 2, but this is no process of several: set NPROC_PER_NODE and'):
+        sft()

@@ -17,7 +17,15 @@ from swiftlite.train import rehearsal as module
 from swiftlite.train import setup
 from swiftlite.train.collate import Collator
 from swiftlite.train.kernels import install_kernels
-from swiftlite.train.memory import USABLE, Estimate, estimate, most_tokens_of_a_pass, saved_bytes, size
+from swiftlite.train.memory import (
+    USABLE,
+    Estimate,
+    available_memory,
+    estimate,
+    most_tokens_of_a_pass,
+    saved_bytes,
+    size,
+)
 from swiftlite.train.model import load_model
 from swiftlite.train.rehearsal import Rehearsal, recompute
 from tests.tiny import tiny_qwen2
@@ -181,3 +189,24 @@ def test_weights_that_do_not_fit_are_one_sentence(sft, monkeypatch):
         SwiftliteError, match=r'the weights alone are 1 MiB: train a LoRA \(--sft_type lora\), or share'
     ):
         sft(sft_type='full')
+
+
+def test_a_model_that_does_not_fit_while_it_is_read_is_one_sentence(sft, monkeypatch):
+    """Four bits and PiSSA are made on the GPU, before anything is known of memory."""
+
+    def read(*_, **__):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB')
+
+    monkeypatch.setattr('transformers.AutoModelForCausalLM.from_pretrained', read)
+    with pytest.raises(SwiftliteError, match=r'^out of GPU memory while the model is made ready: keep the base in 4'):
+        sft()
+    with pytest.raises(
+        SwiftliteError, match=r'ready: start the adapter without a fac.*\(--init_lora_weights true\), or'
+    ):
+        sft(init_lora_weights='pissa')
+
+
+def test_processes_of_a_machine_share_its_memory(monkeypatch):
+    alone = available_memory(torch.device('cpu'))
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    assert available_memory(torch.device('cpu')) == pytest.approx(alone / 4, rel=0.2)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from swiftlite.train.model import resolve_dtype
+
 HALVES = ['bf16', 'fp16'] if torch.cuda.is_available() else ['bf16']
 
 
@@ -24,6 +26,15 @@ def test_mixed_precision_follows_fp32(sft, kind, dtype):
     name = 'adapter_model.safetensors' if kind == 'lora' else 'model.safetensors'
     saved = load_file(Path(rough['last_model_checkpoint'], name))
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(('card', 'chosen'), [('Ampere', torch.bfloat16), ('Turing', torch.float16)])
+def test_the_dtype_is_one_that_the_gpu_computes_in(monkeypatch, card, chosen):
+    """torch says of older GPUs too that they have bf16: they emulate it, at a fraction of the speed of fp16."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    support = lambda including_emulation=True: including_emulation or card == 'Ampere'  # noqa: E731
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', support)
+    assert resolve_dtype('auto') == chosen
 
 
 def test_activations_can_be_recomputed(sft):
