@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,6 +34,7 @@ from swiftlite.serve.reply import JsonReply, error_reply
 from swiftlite.serve.service import Service
 from swiftlite.serve.tokenize import detokenize, tokenize
 
+STATS_SECONDS = 5.0  # for the engine to say what it counts: a scrape has about ten
 METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
 
@@ -121,10 +124,12 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
 
     @app.get('/metrics', response_class=PlainTextResponse, **_documented(str))
     async def metrics() -> Response:
-        try:
-            stats = await service.engine.stats()
-        except EngineDeadError:
-            stats = {}  # what the server itself counts is still worth reading
+        stats: dict[str, Any] | None = {}  # what the server itself counts is worth reading without an engine, too
+        with contextlib.suppress(EngineDeadError):
+            try:
+                stats = await asyncio.wait_for(service.engine.stats(), STATS_SECONDS)
+            except TimeoutError:
+                stats = None
         return Response(service.metrics.render(stats), headers={'content-type': METRICS_TYPE})
 
 

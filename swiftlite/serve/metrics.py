@@ -98,8 +98,16 @@ class Metrics:
     def finished(self, reason: str) -> None:
         self._success.labels(*self._labels, reason).inc()
 
-    def render(self, stats: dict[str, Any]) -> bytes:
-        """The text of /metrics. `stats`: AsyncEngine.stats(), whose counters only grow (a restart begins at 0)."""
+    def render(self, stats: dict[str, Any] | None) -> bytes:
+        """The text of /metrics. `stats`: AsyncEngine.stats(), {} without an engine; None: those of the last time."""
+        if stats is not None:
+            self._take(stats)
+        self._generation_tokens.inc(self.generated)
+        self.generated = 0
+        return generate_latest(self.registry)
+
+    def _take(self, stats: dict[str, Any]) -> None:
+        """What the engine counts; its counters only grow, and a restart begins at 0."""
         for name, (key, _) in GAUGES.items():
             self._gauges[name].set(stats.get(key, 0))
         self._cache_usage.set(stats.get('blocks_used', 0) / max(1, stats.get('blocks_total', 1)))
@@ -107,13 +115,10 @@ class Metrics:
             value = stats.get(key, 0)
             self._engine_counters[name].inc(value - self._seen[name] if value >= self._seen[name] else value)
             self._seen[name] = value
-        self._generation_tokens.inc(self.generated)
-        self.generated = 0
         self._lora_info.clear()
         if stats.get('max_adapters'):
             names = (','.join(stats[f'{state}_adapters']) for state in ('waiting', 'running'))
             self._lora_info.labels(stats['max_adapters'], *names).set_to_current_time()
-        return generate_latest(self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, LABELS, registry=self.registry).labels(*self._labels)

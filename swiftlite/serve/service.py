@@ -181,18 +181,21 @@ class Service:
 
 
 async def merge(streams: list[AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
-    """Items of all streams as they come. The first error ends all; closing the iterator closes every stream."""
-    queue: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue()
+    """Items of all streams as they come. The first error ends all; closing the iterator closes every stream.
+
+    A reader who is slow holds the streams up: as many items wait for it as there are streams.
+    """
+    queue: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue(len(streams))
     end = object()
 
     async def pump(stream: AsyncGenerator[Any, None]) -> None:
         try:
             async with contextlib.aclosing(stream):
                 async for item in stream:
-                    queue.put_nowait((item, None))
-            queue.put_nowait((end, None))
+                    await queue.put((item, None))
+            await queue.put((end, None))
         except Exception as error:
-            queue.put_nowait((end, error))
+            await queue.put((end, error))
 
     tasks = [asyncio.create_task(pump(stream)) for stream in streams]
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from swiftlite import AsyncEngine, EngineConfig, LoRARequest
 from swiftlite.engine import EngineDeadError, RequestError
+from swiftlite.engine.process import channel
 from swiftlite.errors import SwiftliteError
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 
@@ -131,6 +132,35 @@ async def test_a_killed_engine_fails_its_requests_and_comes_back(base, adapters,
 
         await until(back, 60)
         assert await collect(engine, PROMPTS[0], greedy(), 'four', lora) == before
+    finally:
+        await engine.shutdown()
+
+
+async def test_what_left_while_the_engine_stood_still_is_not_kept(base, monkeypatch):
+    """An engine in a long step, and clients that come and go meanwhile: only some of what they sent waits for it."""
+    monkeypatch.setattr(channel, 'ROOM', 1_000_000)
+    engine = await AsyncEngine.start(config(base))
+    try:
+        expected = await collect(engine, PROMPTS[0], greedy(), 'before')
+        os.kill(engine._client.process.pid, signal.SIGSTOP)
+        for number in range(50):
+            long = asyncio.create_task(collect(engine, [5] * 100_000, greedy(), f'long{number}'))
+            await asyncio.sleep(0)
+            long.cancel()
+            await asyncio.gather(long, return_exceptions=True)
+        waits = asyncio.create_task(collect(engine, PROMPTS[0], greedy(), 'waits'))
+        ended = asyncio.create_task(collect(engine, PROMPTS[0], greedy(), 'ended'))
+        await asyncio.sleep(0)
+        await engine.abort('ended')
+        assert engine._client._channel._kept < 2_000_000
+        os.kill(engine._client.process.pid, signal.SIGCONT)
+        assert await waits == expected and await ended == ([], 'abort')
+
+        async def idle():
+            stats = await engine.stats()
+            return (stats['blocks_used'], stats['num_running'], stats['num_waiting']) == (0, 0, 0)
+
+        await until(idle)
     finally:
         await engine.shutdown()
 

@@ -3,15 +3,19 @@
 import asyncio
 import os
 import socket
+import subprocess
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from swiftlite import EngineConfig
+from swiftlite import AsyncEngine, EngineConfig
 from swiftlite.engine import EngineDeadError
-from swiftlite.engine.process import child
+from swiftlite.engine.outputs import SequenceOutput
+from swiftlite.engine.process import channel, child, client
 from swiftlite.engine.process.channel import Channel
 from swiftlite.engine.process.client import EngineClient
+from swiftlite.engine.process.loop import EngineLoop
 
 READY = ('max_model_len', 'max_num_seqs', 'vocab_size', 'eos_token_ids', 'dtype', 'device', 'path', 'tokenizer')
 INFO = dict.fromkeys((*READY, 'num_blocks', 'block_size'))
@@ -20,16 +24,21 @@ INFO = dict.fromkeys((*READY, 'num_blocks', 'block_size'))
 class Played:
     """Stands for subprocess.Popen: the other end of the channel is `conn`; it runs until it is killed."""
 
+    pid = 2**30  # that of no process
+
     def __init__(self, command, pass_fds, **options):
         self.conn = Channel(socket.socket(fileno=os.dup(pass_fds[0])))
+        self.returncode = None
         self._gone = threading.Event()
 
-    def wait(self):
-        self._gone.wait()
-        return -9
+    def wait(self, timeout=None):
+        if not self._gone.wait(timeout):
+            raise subprocess.TimeoutExpired('played', timeout)
+        return self.returncode
 
     def kill(self):
         self.conn.close()
+        self.returncode = -9
         self._gone.set()
 
 
@@ -81,3 +90,115 @@ async def test_a_message_cut_off_by_the_end_is_no_message(played):
     with pytest.raises(EngineDeadError, match='ended unexpectedly'):
         await asyncio.wait_for(engine.ready(), 5)
     assert told == [(['a'], [1], [])] and len(deaths) == 1
+
+
+async def until(true):
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_the_next_process_is_started_when_the_last_one_is_gone(monkeypatch, capfd):
+    """One that says it is dead and does not end has its device's memory still."""
+    started, statuses = [], []
+
+    class Lingers(Played):
+        def __init__(self, command, pass_fds, **options):
+            super().__init__(command, pass_fds, **options)
+            statuses.append([one.returncode for one in started])
+            started.append(self)
+            self.conn.send(('ready', INFO))
+
+    monkeypatch.setattr(child.subprocess, 'Popen', Lingers)
+    monkeypatch.setattr(client, 'LEAVING', 0.1)
+    engine = await AsyncEngine.start(EngineConfig(model='/m', skip_tokenizer_init=True))
+    started[0].conn.send(('dead', 'CUDA error: out of luck'))
+    await until(lambda: not engine.alive)
+    await until(lambda: engine.alive)
+    assert statuses == [[], [-9]]
+    assert 'The engine stopped: CUDA error: out of luck Starting it again.' in capfd.readouterr().err
+    started[1].kill()
+    await engine.shutdown(drain=False)
+
+
+async def test_a_model_that_cannot_be_loaded_again_is_tried_a_few_times(monkeypatch, capfd):
+    """The reason is the one that it gave, not the exit status of its process."""
+    started = []
+
+    class Fails(Played):
+        def __init__(self, command, pass_fds, **options):
+            super().__init__(command, pass_fds, **options)
+            started.append(self)
+            self.conn.send(('failed', 'No memory is left.') if len(started) > 1 else ('ready', INFO))
+
+    monkeypatch.setattr(child.subprocess, 'Popen', Fails)
+    monkeypatch.setattr(client, 'LEAVING', 0.1)
+    engine = await AsyncEngine.start(EngineConfig(model='/m', skip_tokenizer_init=True))
+    started[0].kill()
+    await until(lambda: engine._restarting is None and len(started) == 4)
+    with pytest.raises(EngineDeadError, match=r'^No memory is left\.$'):
+        await engine.stats()
+    said = capfd.readouterr().err
+    assert said.count('No memory is left. Starting it again.') == 2
+    assert said.endswith('No memory is left. It died 4 times in 300 s and is not started again.\n')
+    await engine.shutdown(drain=False)
+
+
+class Echo:
+    """An engine that answers every request with big outputs; notes whether a step began that nobody has room for."""
+
+    due = 0.0
+
+    def __init__(self, conn, each):
+        self.conn, self.each, self.left, self.crowded = conn, each, [], []
+
+    @property
+    def has_work(self):
+        return bool(self.left)
+
+    def add_request(self, request):
+        self.left += [request.request_id] * self.each
+
+    def step(self):
+        self.crowded.append(self.conn.full)
+        return [SequenceOutput(self.left.pop(0), list(range(20_000)))]
+
+
+async def test_both_sides_full_is_no_deadlock_and_loses_nothing(played, monkeypatch):
+    """More than either side keeps, in both directions at once, while the reader of the outputs is stalled at first."""
+    monkeypatch.setattr(channel, 'ROOM', 300_000)
+    got, kept = [], []
+    engine = connect()
+    engine._on_outputs = lambda ids, tokens, rest: got.extend(out.request_id for out in rest)
+    conn = engine.process.conn
+    assert conn.recv() == EngineConfig(model='/m')
+    echo = Echo(conn, each=3)
+    thread = threading.Thread(target=EngineLoop(echo, conn).run)
+    thread.start()
+
+    async def add(number):
+        await engine.room()
+        engine.send(('add', SimpleNamespace(request_id=str(number), prompt=b'x' * 100_000)))
+        kept.append(engine._channel._kept)
+
+    asyncio.get_running_loop().remove_reader(engine._channel.fileno())  # stalled
+    adding = asyncio.gather(*map(add, range(100)))
+    await until(lambda: conn.full)
+    asyncio.get_running_loop().add_reader(engine._channel.fileno(), engine._read)
+    await adding
+    await until(lambda: len(got) == 300)
+    assert sorted(map(int, got)) == sorted([*range(100)] * 3)
+    assert not any(echo.crowded) and max(kept) < 300_000 + 2 * 100_000
+    await engine.stop(drain=True, timeout=0.05)
+    thread.join()
+
+
+async def test_who_waits_for_room_learns_that_the_process_is_gone(played, monkeypatch):
+    monkeypatch.setattr(channel, 'ROOM', 1000)
+    engine = connect()
+    engine.send(('add', b'x' * 5_000_000))
+    waits = asyncio.create_task(engine.room())
+    await asyncio.sleep(0)
+    assert not waits.done()
+    engine.process.kill()
+    await asyncio.wait_for(waits, 60)

@@ -1,5 +1,13 @@
 """The loop of the engine process: what it reads between two steps."""
 
+import contextlib
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from swiftlite import EngineConfig
 from swiftlite.engine.process import loop as process
 from swiftlite.engine.process.child import EngineProcess
 from swiftlite.engine.process.loop import EngineLoop
@@ -7,6 +15,8 @@ from swiftlite.engine.process.loop import EngineLoop
 
 class Flood:
     """A pipe on which messages always wait, until the last says stop."""
+
+    full = False
 
     def __init__(self, count: int) -> None:
         self.left = count
@@ -56,6 +66,32 @@ def test_a_process_that_is_not_wanted_after_all_ends():
     started = EngineProcess()
     started.channel.close()
     assert started.process.wait(60) == 0
+
+
+def test_what_the_process_started_ends_with_it(monkeypatch, tmp_path):
+    """Ranks of a process that was killed have memory of their devices; nobody else ends them."""
+    script, pid = tmp_path / 'engine', tmp_path / 'pid'
+    script.write_text(f'#!/bin/sh\nsleep 1000 &\necho $! > {pid}.new; mv {pid}.new {pid}\nexec sleep 1000\n')
+    script.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, 'executable', str(script))
+        started = EngineProcess()
+    while not pid.exists():
+        time.sleep(0.01)
+    started.process.kill()
+    assert started.reap(60) == -9
+    with contextlib.suppress(FileNotFoundError):  # or it waits for its new parent, and holds nothing
+        assert Path(f'/proc/{pid.read_text().strip()}/stat').read_text().split()[2] == 'Z'
+    started.channel.close()
+
+
+def test_a_process_that_hangs_while_it_loads_does_not_outlive_who_started_it(base, tmp_path):
+    os.mkfifo(tmp_path / 'pytorch_model.bin')  # nobody will ever write to it
+    shutil.copy(base / 'config.json', tmp_path)
+    started = EngineProcess()
+    started.channel.send(EngineConfig(str(tmp_path), skip_tokenizer_init=True))
+    started.channel.close()
+    assert started.process.wait(60) == -9
 
 
 def test_what_arrives_together_after_a_long_rest_is_read_before_a_step(monkeypatch):

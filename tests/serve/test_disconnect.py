@@ -1,13 +1,17 @@
 """A client that goes away frees its blocks within a step, whatever it was waiting for."""
 
 import asyncio
+import contextlib
 import json
 import random
+import socket
 import time
+from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
 
+from swiftlite.serve.service import merge
 from tests.served import ServerThread
 
 HELLO = [{'role': 'user', 'content': 'Hello there!'}]
@@ -69,6 +73,54 @@ def test_leaving_while_waiting(server: ServerThread) -> None:
 
     asyncio.run(scenario())
     wait_until(server, idle)
+
+
+def test_samples_wait_for_a_slow_reader() -> None:
+    """What a client has not read is not made and kept sample by sample."""
+    made = 0
+
+    async def endless() -> AsyncGenerator[int, None]:
+        nonlocal made
+        while True:
+            made += 1
+            yield made
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        async with contextlib.aclosing(merge([endless() for _ in range(3)])) as items:
+            assert [await anext(items) for _ in range(5)]
+            read = made
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert made <= read + 3 + 3  # one a stream waits, and one more is in each hand
+            assert [await anext(items) for _ in range(50)]
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_nobody_reads_for_a_while_is_whole(server: ServerThread) -> None:
+    """The engine does not wait for it: it is done long before the client reads on."""
+    n = 24  # several times what the system's buffers hold
+    body = FOREVER | {'prompt': 'Hello', 'max_tokens': 400, 'stream': True, 'n': n, 'logprobs': 20}
+    body |= {'return_tokens_as_token_ids': True, 'return_token_ids': True}
+    payload = json.dumps(body).encode()
+    fields = {'Host': 'x', 'Content-Type': 'application/json', 'Content-Length': len(payload), 'Connection': 'close'}
+    head = 'POST /v1/completions HTTP/1.1\r\n' + ''.join(f'{k}: {v}\r\n' for k, v in fields.items()) + '\r\n'
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(('127.0.0.1', int(server.url.rsplit(':', 1)[1])))
+        before = server.stats()['generated_tokens']
+        slow.sendall(head.encode() + payload)
+        wait_until(server, lambda stats: stats['generated_tokens'] == before + 400 * n and idle(stats))
+        assert len(server.service.running) == 1
+        answer = b''.join(iter(lambda: slow.recv(1 << 16), b''))
+    events = [json.loads(line[6:]) for line in answer.decode().splitlines() if line.startswith('data: {')]
+    ids = [list[int]() for _ in range(n)]
+    for choice in (event['choices'][0] for event in events):
+        ids[choice['index']] += choice.get('token_ids', [])
+        assert choice['logprobs'] is None or len(choice['logprobs']['tokens']) == len(choice['token_ids'])
+    assert [len(each) for each in ids] == [400] * n and ids == [ids[0]] * n
+    assert b'data: [DONE]' in answer
 
 
 def test_random_disconnects_change_no_answer(server: ServerThread) -> None:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from swiftlite.engine.errors import EngineDeadError
+from swiftlite.serve import app
 from swiftlite.serve.metrics import LATENCY, Metrics
 from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Service
@@ -81,6 +82,27 @@ def test_counters_survive_an_engine_that_starts_again() -> None:
         return total({f.name: f for f in text_string_to_metric_families(text)}, 'prefix_cache_queries', '_total')
 
     assert [queries(prefix_queries=5), queries(prefix_queries=7), queries(), queries(prefix_queries=2)] == [5, 7, 7, 9]
+
+
+def test_an_engine_in_a_long_step_holds_up_no_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last numbers stand until it speaks again, and nothing is counted twice."""
+    monkeypatch.setattr(app, 'STATS_SECONDS', 0.05)
+    answers = [{'prefix_queries': 5, 'num_running': 3}, None, {'prefix_queries': 7, 'num_running': 1}]
+
+    class Engine:
+        async def stats(self) -> dict[str, int]:
+            return answers.pop(0) or await asyncio.Future()
+
+    service = Service(Engine(), ServedModels(['m'], '/m'), None)
+
+    async def scrapes() -> list[tuple[float, float]]:
+        transport = httpx.ASGITransport(app.create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url='http://served') as client:
+            texts = [(await client.get('/metrics')).text for _ in range(3)]
+        found = [{f.name: f for f in text_string_to_metric_families(text)} for text in texts]
+        return [(total(f, 'prefix_cache_queries', '_total'), total(f, 'num_requests_running')) for f in found]
+
+    assert asyncio.run(scrapes()) == [(5, 3), (5, 3), (7, 1)]
 
 
 def test_tokens_that_were_read_as_one_count_as_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ class AsyncEngine:
         self._restarts: list[float] = []
         self._restarting: asyncio.Task[None] | None = None
         self._stopping = False
+        self._asking: asyncio.Future[dict[str, Any]] | None = None  # for statistics
 
     @classmethod
     async def start(cls, config: EngineConfig, process: EngineProcess | None = None) -> AsyncEngine:
@@ -103,9 +104,12 @@ class AsyncEngine:
         request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt)
         state = RequestState(request, self.tokenizer)
         inbox = self._inboxes[request_id] = Inbox(request_id)
-        ended = False
+        client, ended = self._client, True
         try:
-            self._client.send(('add', request))
+            await client.room()  # who leaves meanwhile has sent nothing
+            if not inbox.over:
+                client.send(('add', request))
+                ended = False
             while not state.finished:
                 try:
                     out = await inbox.get()
@@ -120,7 +124,7 @@ class AsyncEngine:
         finally:
             del self._inboxes[request_id]
             if not ended:
-                self._client.send(('abort', request_id))
+                client.send(('abort', request_id))
 
     async def abort(self, request_id: str) -> None:
         """End a request with finish_reason 'abort'; unknown ids are ignored."""
@@ -140,8 +144,11 @@ class AsyncEngine:
         return await self._call('remove_lora', int_id)
 
     async def stats(self) -> dict[str, Any]:
-        """The engine's counters and gauges (Engine.stats)."""
-        return await self._call('stats')
+        """The engine's counters and gauges (Engine.stats); who asks while another waits for them gets the same."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._call('stats'))
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left
+        return await asyncio.shield(self._asking)
 
     async def shutdown(self, drain: bool = True, timeout: float = 30.0) -> None:
         """End the process, after its running requests if `drain` (at most `timeout` seconds)."""
@@ -202,6 +209,7 @@ class AsyncEngine:
     async def _restart(self) -> None:
         died = None
         try:
+            await self._client.reap()  # until then it has its device's memory
             self._client = self._connect()
             self.model_config = await self._client.ready()
             await asyncio.gather(*map(self._load_again, list(self._loras.values())))
@@ -209,11 +217,8 @@ class AsyncEngine:
                 raise EngineDeadError(self._client.death)
             self._dead = None
             print('The engine is ready again.', file=sys.stderr, flush=True)
-        except EngineDeadError as error:
-            died = str(error)
         except SwiftliteError as error:
-            self._dead = str(error)
-            print(f'The engine could not be started again: {error}', file=sys.stderr, flush=True)
+            died = str(error)
         finally:
             self._restarting = None
         if died is not None:

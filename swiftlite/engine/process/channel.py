@@ -14,16 +14,20 @@ from typing import Any
 LENGTH = struct.Struct('<Q')
 PIECE = 1 << 20  # bytes read at once
 TICK = 1e-3  # seconds
+ROOM = 32 << 20  # bytes kept for a side that reads late, before the other is to wait for it
 
 
 class Channel:
-    """One end of a pair of connected sockets. Nothing waits but `poll` and `drain`: a side that reads late holds up
-    nobody, what it has not read is kept here.
+    """One end of a pair of connected sockets. `send` never waits: what the other side has not read is kept here.
+
+    Who sends without end minds `full`. Both sides read, whatever they have to send: so both may be full for a while,
+    and neither for ever.
     """
 
     def __init__(self, sock: socket.socket):
         self._sock = sock
         self._out: deque[memoryview] = deque()
+        self._kept = 0  # bytes in it
         self._in = bytearray()
         self._ended = False
 
@@ -35,10 +39,16 @@ class Channel:
         """Whether something is left that the other side had no room for."""
         return bool(self._out)
 
+    @property
+    def full(self) -> bool:
+        """Whether more than ROOM is left that the other side has not read: what can wait is not to be sent."""
+        return self._kept > ROOM
+
     def send(self, message: Any) -> None:
         """Send a message, or keep it until there is room; OSError if the other side is gone."""
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         self._out.append(memoryview(LENGTH.pack(len(data)) + data))
+        self._kept += LENGTH.size + len(data)
         self.flush()
 
     def flush(self) -> None:
@@ -47,6 +57,7 @@ class Channel:
             while self._out:
                 first = self._out[0]
                 sent = self._sock.send(first, socket.MSG_DONTWAIT)
+                self._kept -= sent
                 if sent < len(first):
                     self._out[0] = first[sent:]
                     return
@@ -79,6 +90,11 @@ class Channel:
             if not self._wait(left) and left == 0:
                 return False
         return True
+
+    def wait_room(self) -> None:
+        """Wait while `full`, or until a message is there, or the end."""
+        while self.full and not (self.complete or self._ended):
+            self._wait(None)
 
     def recv(self) -> Any:
         """The next message; EOFError at the end of the other side."""

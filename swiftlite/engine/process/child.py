@@ -1,13 +1,20 @@
-"""The engine's process, from its start on."""
+"""The engine's process, from its start to its end."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 from .channel import Channel
 from .environment import process_environment
+
+GONE = 5.0  # seconds for processes that were killed to be gone
+TICK = 0.01
 
 
 class EngineProcess:
@@ -28,8 +35,30 @@ class EngineProcess:
         theirs.close()
         self.channel = Channel(ours)
 
+    def reap(self, timeout: float) -> int:
+        """Wait until it and all that it started are gone; what runs after `timeout` seconds is killed. Its status."""
+        there = self.process.returncode is None  # later its number may be another's
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        status = self.process.wait()
+        if there:
+            self._end_group()
+        return status
+
     def kill(self) -> None:
         """End it now, if it is there still."""
-        self.process.kill()
-        self.process.wait()
+        self.reap(0)
         self.channel.close()
+
+    def _end_group(self) -> None:
+        """Ranks above 0 are not ours to wait for, and have memory of their devices until they are gone."""
+        group, deadline = self.process.pid, time.monotonic() + GONE
+        with contextlib.suppress(ProcessLookupError):  # nobody is left
+            os.killpg(group, signal.SIGKILL)
+            while time.monotonic() < deadline:
+                with contextlib.suppress(ChildProcessError):  # as a container's first process we inherit them
+                    os.waitpid(-group, os.WNOHANG)
+                os.killpg(group, 0)
+                time.sleep(TICK)

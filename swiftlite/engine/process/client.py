@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from ..config import EngineConfig
 from ..errors import EngineDeadError, RequestError
 from ..outputs import SequenceOutput
 from .child import EngineProcess
+
+LEAVING = 10.0  # seconds for a process that is ending to be gone by itself
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class EngineClient:
         on_death: Callable[[str], None],
         started: EngineProcess | None = None,
     ):
-        started = started or EngineProcess()
-        self.process, self._channel = started.process, started.channel
+        self._engine = started or EngineProcess()
+        self.process, self._channel = self._engine.process, self._engine.channel
         self._on_outputs, self._on_death = on_outputs, on_death
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[ModelInfo] = self._loop.create_future()
@@ -54,6 +55,8 @@ class EngineClient:
         self._numbers = itertools.count()
         self._open, self._closed = True, False  # the channel; whether the end of the process is wanted
         self._death: str | None = None
+        self._reaping: asyncio.Task[int] | None = None
+        self._waiting: list[asyncio.Future[None]] = []  # for room in the channel
         self._loop.add_reader(self._channel.fileno(), self._read)
         self.send(config)
 
@@ -77,6 +80,13 @@ class EngineClient:
         if self._channel.unsent:
             self._loop.add_writer(self._channel.fileno(), self._write)
 
+    async def room(self) -> None:
+        """Wait until the process has read enough of what was sent to it, or is gone."""
+        while self._death is None and self._open and self._channel.full:
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
     async def call(self, name: str, *args: Any) -> Any:
         """Run a method of the engine between two steps and return its result; RequestError if it refuses."""
         if self._death is not None:
@@ -90,27 +100,39 @@ class EngineClient:
         """End the process: after its running requests (at most `timeout` seconds), or at once."""
         self._closed = True
         self.send(('stop', drain))
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self.process.wait), timeout if drain else 5.0)
-        except TimeoutError:
-            self.kill()
+        await asyncio.to_thread(self._engine.reap, timeout if drain else 5.0)
         while self._open:  # the last answers; the process is gone, so this ends
             self._read()
 
     def kill(self) -> None:
         """End the process now; what it said last is lost."""
         self._closed = True
-        self.process.kill()
-        self.process.wait()
         self._hang_up()
+        self._engine.kill()
         self._ended('The engine process was stopped.')
 
+    async def reap(self) -> int:
+        """Wait until the process, which is ending, is gone: killed, if it takes long. Its exit status."""
+        if self._reaping is None:
+            self._reaping = self._loop.create_task(asyncio.to_thread(self._engine.reap, LEAVING))
+        return await asyncio.shield(self._reaping)
+
     def _write(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             self._channel.flush()
-            if self._channel.unsent:
-                return
-        self._loop.remove_writer(self._channel.fileno())
+        except OSError:  # it is gone: `_read` sees that
+            self._loop.remove_writer(self._channel.fileno())
+            return
+        if not self._channel.unsent:
+            self._loop.remove_writer(self._channel.fileno())
+        if not self._channel.full:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _read(self) -> None:
         alive = self._channel.read()
@@ -126,10 +148,11 @@ class EngineClient:
             self._loop.remove_reader(self._channel.fileno())
             self._loop.remove_writer(self._channel.fileno())
             self._channel.close()
+            self._wake()
 
     async def _tell(self) -> None:
         """The process closed its end: it is gone, or about to be."""
-        status = await asyncio.to_thread(self.process.wait)
+        status = await self.reap()
         self._ended(f'The engine process ended unexpectedly (exit status {status}).')
 
     def _dispatch(self, message: tuple[Any, ...]) -> None:
@@ -150,6 +173,7 @@ class EngineClient:
             if kind == 'ready':
                 self._ready.set_result(ModelInfo(**args[0]))
             else:
+                self._closed = True  # it ends now, and who waits for it knows why
                 self._ready.set_exception(SwiftliteError(args[0]))
         elif kind == 'dead':
             self._ended(f'The engine stopped: {args[0]}')
@@ -158,6 +182,7 @@ class EngineClient:
         if self._death is not None:
             return
         self._death = reason
+        self._wake()
         if not self._ready.done():
             self._ready.set_exception(EngineDeadError(reason))
         for future in self._calls.values():

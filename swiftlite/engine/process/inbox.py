@@ -18,19 +18,19 @@ class Inbox:
         self._request_id = request_id
         self._tokens: list[int] = []  # plain ones, after `_out`
         self._out: SequenceOutput | None = None
-        self._over = False  # its end was put
+        self.over = False  # its end was put
         self._error: EngineDeadError | None = None
         self._reader: asyncio.Future[None] | None = None
 
     def put_token(self, token: int) -> None:
         """A token with nothing else to tell."""
-        if not self._over:
+        if not self.over:
             self._tokens.append(token)
             self._wake()
 
     def put(self, out: SequenceOutput) -> None:
-        if not self._over:
-            self._over = out.finish_reason is not None
+        if not self.over:
+            self.over = out.finish_reason is not None
             self._out = self._merged(out) if self._tokens or self._out is not None else out
             self._wake()
 

@@ -5,9 +5,13 @@ Messages are (kind, …) tuples over a pipe. In: add, abort, call, stop. Out: re
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from functools import partial
@@ -23,6 +27,7 @@ from .environment import SWITCH_INTERVAL
 
 READING = 0.02  # seconds of messages between two steps
 LEAVING = 10.0  # seconds for the last words to be read
+ORPHANED = 5.0  # seconds to end after the front process has
 
 
 class EngineLoop:
@@ -45,6 +50,9 @@ class EngineLoop:
                     return
                 if time.perf_counter() - due > READING and self.engine.has_work:
                     break  # thousands of new requests do not hold up those that run
+            if self.conn.full:  # who reads is stalled: what it has not read stays bounded
+                self.conn.wait_room()
+                continue
             outputs = self.engine.step()
             if outputs:
                 self.conn.send(('outputs', *pack(outputs)))
@@ -98,7 +106,8 @@ def main(conn: Channel) -> int:
     try:
         engine = Engine(config)
     except SwiftliteError as error:
-        conn.send(('failed', str(error)))
+        with contextlib.suppress(OSError):
+            conn.send(('failed', str(error)))
         return 1
     model = engine.model_config
     try:
@@ -124,11 +133,21 @@ def main(conn: Channel) -> int:
         return 0  # the front process is gone
     except Exception as error:
         traceback.print_exc()
-        conn.send(('dead', f'{type(error).__name__}: {error}'))
+        with contextlib.suppress(OSError):
+            conn.send(('dead', f'{type(error).__name__}: {error}'))
         return 1
     finally:
         engine.shutdown()
     return 0
+
+
+def outlive_nobody(channel: Channel) -> None:
+    """End this process and its ranks when the front process is gone, even while they load or a step does not end."""
+    poller = select.poll()
+    poller.register(channel, 0)  # its hang-up alone
+    poller.poll()
+    time.sleep(ORPHANED)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == '__main__':
@@ -136,6 +155,7 @@ if __name__ == '__main__':
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_INTERVAL)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    threading.Thread(target=outlive_nobody, args=(channel,), daemon=True).start()
     status = main(channel)
     channel.drain(LEAVING)
     sys.exit(status)
