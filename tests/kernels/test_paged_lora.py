@@ -82,7 +82,7 @@ def test_shares_of_a_long_input_add_up(target, split):
     add_lora(target, y, x, a, b, [40], where)
     rows = where.pool_rows[0, :16].long()
     exact = x.double() @ a[0, rows].double().t() @ b[rows].double()
-    assert naive.error(y, exact) < naive.TOLERANCE[torch.float32]
+    assert naive.error(y, exact) < 2 * naive.TOLERANCE[torch.float32]  # 18,944 products are summed
 
 
 @given(runs=RUNS, width=st.sampled_from([16, 130, 300]), ranks=st.lists(st.sampled_from([1, 16, 40]), min_size=3,
