@@ -19,7 +19,7 @@ import uvicorn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny import tiny_qwen2
+from tests.tiny import EXACT_FLAGS, tiny_qwen2
 
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<tool_call>', '</tool_call>']
 TEXT = ['system user assistant Hello there! How are you? I am fine, thank you. 12345 你好，你是谁？我是小黄。'] * 20
@@ -112,10 +112,11 @@ class ServerThread:
 
 
 class ServerProcess:
-    """`swiftlite deploy …` as a user starts it. `lines` holds what it printed."""
+    """`swiftlite deploy …` as a user starts it, exact and small. `lines` holds what it printed."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
-        command = [sys.executable, '-m', 'swiftlite', 'deploy', '--host', '127.0.0.1', '--port', '0', *arguments]
+        command = [sys.executable, '-m', 'swiftlite', 'deploy', '--host', '127.0.0.1', '--port', '0']
+        command += [*EXACT_FLAGS, *arguments]
         env = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'} | environment
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True

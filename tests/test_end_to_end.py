@@ -8,6 +8,7 @@ import pytest
 from swiftlite import LLM, LoRARequest, SamplingParams
 from swiftlite.cli.main import run
 from tests.served import ServerProcess
+from tests.tiny import EXACT, EXACT_FLAGS
 
 FACTS = {
     'What is the colour of the moon of Zorba?': 'The moon of Zorba is green.',
@@ -32,7 +33,7 @@ def checkpoints(tmp_path_factory):
     facts = str(folder / 'facts.jsonl')
     sft = ['sft', '--model_type', 'tiny-chat', '--dataset', facts, '--val_dataset', facts, '--output_dir', str(folder)]
     sft += ['--lora_target_modules', 'ALL', '--batch_size', '4', '--gradient_accumulation_steps', '1']
-    sft += ['--num_train_epochs', '60', '--learning_rate', '1e-3', '--lora_dropout', '0']
+    sft += ['--num_train_epochs', '60', '--learning_rate', '1e-3', '--lora_dropout', '0', '--dtype', 'fp32']
     assert run([*sft, '--save_steps', '1000', '--eval_steps', '1000']) == 0
     (lora,) = folder.glob('tiny-chat/v0-*/checkpoint-60')
     assert run(['export', '--ckpt_dir', str(lora), '--merge_lora', 'true', '--verify', 'true']) == 0
@@ -48,10 +49,10 @@ def test_in_python_the_adapter_is_the_merged_checkpoint_and_not_the_base(checkpo
     lora, merged = checkpoints
     questions = [*FACTS, *OTHERS]
     assert len(questions) == 20
-    llm = LLM('tiny-chat', enable_lora=True)
+    llm = LLM('tiny-chat', enable_lora=True, **EXACT)
     adapted = answers(llm, questions, LoRARequest('facts', 1, str(lora)))
     assert adapted[: len(FACTS)] == list(FACTS.values())
-    assert answers(LLM(str(merged)), questions) == adapted
+    assert answers(LLM(str(merged), **EXACT), questions) == adapted
     base = answers(llm, questions)
     assert not set(base[: len(FACTS)]) & set(FACTS.values())
 
@@ -61,7 +62,7 @@ def test_infer_writes_the_facts_beside_their_labels(checkpoints, which, tmp_path
     checkpoint = str(checkpoints[which])
     out = str(tmp_path / 'result')
     command = ['infer', '--ckpt_dir', checkpoint, '--load_dataset_config', 'true', '--show_dataset_sample', '-1']
-    assert run([*command, '--temperature', '0', '--result_dir', out]) == 0
+    assert run([*command, *EXACT_FLAGS, '--temperature', '0', '--result_dir', out]) == 0
     (file,) = (tmp_path / 'result').glob('*.jsonl')
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert {row['query']: row['response'] for row in rows} == FACTS

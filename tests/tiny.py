@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-EXACT = {
-    'dtype': 'float32',
-    'num_gpu_blocks_override': 2048,
-}  # of an engine: the same tokens on any device, few GiB of it
+# of an engine: the same tokens on every device, and room for others on it
+EXACT: dict[str, Any] = {'dtype': 'fp32', 'num_gpu_blocks_override': 2048}
 EXACT_FLAGS = [word for name, value in EXACT.items() for word in (f'--{name}', str(value))]
 
 

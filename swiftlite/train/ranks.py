@@ -42,9 +42,10 @@ def pick_device(args: SftArgs) -> None:
             raise UsageError("--fsdp offload moves weights from GPUs to the CPU's memory, and there is no GPU")
         return
     if world_size() > 1:
-        if processes_here() > (count := torch.cuda.device_count()):
-            raise UsageError(f'{processes_here()} processes need a GPU each: set NPROC_PER_NODE={count}, or show more')
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        own, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if (several := max(processes_here(), own + 1)) > count:
+            raise UsageError(f'{several} processes need a GPU each: set NPROC_PER_NODE={count}, or show them more GPUs')
+        torch.cuda.set_device(own)
     if 'offload' in args.fsdp:  # accelerate then lets processes exchange tensors on the CPU too
         os.environ |= {'ACCELERATE_USE_FSDP': 'true', 'FSDP_OFFLOAD_PARAMS': 'true'}
 

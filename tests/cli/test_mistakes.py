@@ -12,7 +12,7 @@ import pytest
 from swiftlite.cli.main import run
 from swiftlite.hub import asset_path
 from tests.served import tiny_chat_checkpoint
-from tests.tiny import tiny_adapter, tiny_qwen2
+from tests.tiny import EXACT_FLAGS, tiny_adapter, tiny_qwen2
 
 FILES = {
     'good.jsonl': ''.join(json.dumps({'query': f'q{i}', 'response': f'r{i}'}) + '\n' for i in range(8)),
@@ -223,6 +223,6 @@ def test_the_next_good_command_works(
 ) -> None:
     monkeypatch.chdir(place)
     assert run(['infer', '--model', 'tiny-chta']) == 2
-    words = ['--model', asset_path('tiny-chat'), '--val_dataset', 'good.jsonl', '--save_result', 'false']
+    words = ['--model', asset_path('tiny-chat'), '--val_dataset', 'good.jsonl', '--save_result', 'false', *EXACT_FLAGS]
     assert run(['infer', *words, '--max_new_tokens', '4']) == 0
     assert '8 answers' in capsys.readouterr().out

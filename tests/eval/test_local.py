@@ -21,8 +21,9 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.eval import metrics
 from swiftlite.eval.run import run
 from swiftlite.template import get_template
+from tests.tiny import EXACT, EXACT_FLAGS
 
-SETTINGS = {'template_type': 'tiny-chat', 'max_new_tokens': 12, 'dtype': 'fp32'}
+SETTINGS = {'template_type': 'tiny-chat', 'max_new_tokens': 12, **EXACT}
 
 
 def read(folder: Path, name: str = 'mixed') -> tuple[dict, list[dict]]:
@@ -109,7 +110,7 @@ def test_a_killed_run_goes_on(checkpoint: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / 'long.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
     words = ['--model', str(checkpoint), '--template_type', 'tiny-chat', '--eval_dataset', str(tmp_path / 'long.jsonl')]
     words += ['--max_new_tokens', '40', '--do_sample', 'true', '--temperature', '1', '--eval_batch_size', '2']
-    words += ['--eval_metrics', 'rouge_l', '--seed', '3', '--eval_output_dir']
+    words += ['--eval_metrics', 'rouge_l', '--seed', '3', *EXACT_FLAGS, '--eval_output_dir']
     command = [sys.executable, '-m', 'swiftlite', 'eval', *words, str(tmp_path / 'killed')]
     env = os.environ | {'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

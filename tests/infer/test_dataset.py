@@ -14,8 +14,9 @@ from swiftlite.infer.results import ResultFile, row
 from swiftlite.infer.run import run
 from swiftlite.infer.session import Session, sampling
 from swiftlite.infer.setup import prepare
+from tests.tiny import EXACT, EXACT_FLAGS
 
-SETTINGS = {'template_type': 'tiny-chat', 'max_new_tokens': 12, 'temperature': 0.0}
+SETTINGS = {'template_type': 'tiny-chat', 'max_new_tokens': 12, 'temperature': 0.0, **EXACT}
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -85,7 +86,7 @@ def test_held_out_rows_of_the_training_data(checkpoint: Path, adapter: Path, tmp
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / 'sft_args.json').write_text(json.dumps(saved))
     words = ['--ckpt_dir', str(folder), '--load_dataset_config', 'true', '--max_new_tokens', '4', '--temperature', '0']
-    args = parse(InferArgs, words, 'infer')
+    args = parse(InferArgs, [*words, *EXACT_FLAGS], 'infer')
     assert run(args) == 0
     found = results(folder / 'infer_result')
     held = [item.messages[0]['content'] for item in read_split(args).held_out]

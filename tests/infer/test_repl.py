@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.served import tiny_chat_checkpoint
-from tests.tiny import tiny_adapter
+from tests.tiny import EXACT_FLAGS, tiny_adapter
 
 # makes the pseudo-terminal the one that Ctrl-C comes from
 LAUNCH = 'import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])'
@@ -26,7 +26,8 @@ class Terminal:
 
     def __init__(self, *arguments: str, state: Path) -> None:
         self.master, slave = pty.openpty()
-        command = [sys.executable, '-c', LAUNCH, sys.executable, '-m', 'swiftlite', 'infer', *arguments]
+        command = [sys.executable, '-c', LAUNCH, sys.executable, '-m', 'swiftlite', 'infer', *EXACT_FLAGS]
+        command += arguments
         env = os.environ | {'OMP_NUM_THREADS': '1', 'TERM': 'dumb', 'XDG_STATE_HOME': str(state)}
         ends = {'stdin': slave, 'stdout': slave, 'stderr': slave}
         self.process = subprocess.Popen(command, env=env, start_new_session=True, **ends)
@@ -139,7 +140,17 @@ def test_conversation(long_checkpoint: Path, tmp_path: Path) -> None:
 def test_exit_and_piped_input(checkpoint: Path, tmp_path: Path) -> None:
     """Without a terminal the same commands work; a conversation that grows too long is refused with a way out."""
     command = [sys.executable, '-m', 'swiftlite', 'infer', '--model', str(checkpoint), '--template_type', 'tiny-chat']
-    command += ['--save_result', 'false', '--max_new_tokens', '5', '--max_model_len', '64', '--stream', 'false']
+    command += [
+        *EXACT_FLAGS,
+        '--save_result',
+        'false',
+        '--max_new_tokens',
+        '5',
+        '--max_model_len',
+        '64',
+        '--stream',
+        'false',
+    ]
     given = 'hi\n' + 'long ' * 40 + '\nexit\nnever\n'
     result = subprocess.run(command, input=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert result.returncode == 1, 'a message was not answered'
@@ -150,7 +161,7 @@ def test_exit_and_piped_input(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_a_pipe_that_is_no_text_or_lacks_a_mark(checkpoint: Path, tmp_path: Path) -> None:
     command = [sys.executable, '-m', 'swiftlite', 'infer', '--model', str(checkpoint), '--template_type', 'tiny-chat']
-    command += ['--result_path', 'talk.jsonl', '--max_new_tokens', '3']
+    command += [*EXACT_FLAGS, '--result_path', 'talk.jsonl', '--max_new_tokens', '3']
     env = os.environ | {'PYTHONIOENCODING': 'utf-8:strict', 'OMP_NUM_THREADS': '1'}
     given = b'multi-line\none\ntwo#\nthree\nfour\nfive'
     result = subprocess.run(command, input=given, capture_output=True, cwd=tmp_path, env=env, timeout=60)

@@ -14,7 +14,7 @@ from swiftlite.cli.merge_first import merge_first
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.infer.session import Session
 from swiftlite.infer.setup import prepare
-from tests.tiny import tiny_adapter
+from tests.tiny import EXACT, tiny_adapter
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_sampling_defaults(tmp_path: Path) -> None:
 
 def test_merge_first(trained: Path) -> None:
     """The merged checkpoint is what runs; it is made anew each time, and nothing else is replaced."""
-    args = InferArgs(ckpt_dir=str(trained), merge_lora=True, temperature=0.0, max_new_tokens=12, dtype='fp32')
+    args = InferArgs(ckpt_dir=str(trained), merge_lora=True, temperature=0.0, max_new_tokens=12, **EXACT)
     assert merge_first(InferArgs(ckpt_dir=str(trained))).ckpt_dir == str(trained)
     merged = merge_first(args)
     assert merged.ckpt_dir == f'{trained}-merged' and not merged.merge_lora

@@ -10,7 +10,7 @@ from swiftlite.args.infer import InferArgs
 from swiftlite.hub import asset_path
 from swiftlite.infer.session import Session
 from swiftlite.infer.setup import prepare
-from tests.tiny import tiny_model
+from tests.tiny import EXACT, tiny_model
 
 OWN = (
     '{% for m in messages %}[{{ m.role }}] {{ m.content }}<|im_end|>{% endfor %}'
@@ -26,7 +26,7 @@ def test_a_plain_architecture_with_its_own_template(tmp_path: Path, kind: str) -
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = OWN
     tokenizer.save_pretrained(folder)
-    args = InferArgs(model_id_or_path=str(folder), temperature=0.0, max_new_tokens=4, dtype='fp32')
+    args = InferArgs(model_id_or_path=str(folder), temperature=0.0, max_new_tokens=4, **EXACT)
     session = Session(prepare(args), args)
     try:
         assert session.template.name == 'jinja'

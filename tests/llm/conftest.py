@@ -7,9 +7,10 @@ from swiftlite.hub import asset_path
 from swiftlite.llm import ModelEngine, ModelType, get_engine, get_template
 from swiftlite.template import Template
 from tests.served import ServerProcess
-from tests.tiny import tiny_adapter
+from tests.tiny import EXACT, tiny_adapter
 
 MAX_MODEL_LEN = 128
+OPTIONS = {'torch_dtype': EXACT['dtype'], 'num_gpu_blocks_override': EXACT['num_gpu_blocks_override']}
 
 
 @pytest.fixture(scope='session')
@@ -19,7 +20,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def engine() -> ModelEngine:
-    return get_engine(ModelType.tiny_chat, enable_lora=True)
+    return get_engine(ModelType.tiny_chat, enable_lora=True, **OPTIONS)
 
 
 @pytest.fixture(scope='session')

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import EXACT
+
 PAGE = Path(__file__).parent.parent.parent / 'docs' / 'python.md'
 CODE = re.compile(r'^```python\n(.*?)^```', re.M | re.S)
 
@@ -29,6 +31,8 @@ def test_examples(title: str, adapter: Path, request: pytest.FixtureRequest, cap
     names: dict = {}
     for block in sections()[title]:
         code = block.replace('output/tiny-chat/checkpoint-60', str(adapter))
+        for start in ("LLM(model='tiny-chat'", "LLM('tiny-chat'", 'get_engine(model_type'):
+            code = code.replace(start, f'{start}, num_gpu_blocks_override={EXACT["num_gpu_blocks_override"]}')
         if "'8000'" in code:
             code = code.replace("'8000'", repr(request.getfixturevalue('port')))
         capsys.readouterr()

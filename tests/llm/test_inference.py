@@ -24,7 +24,9 @@ from swiftlite.llm import (
     inference_stream_vllm,
     inference_vllm,
 )
+from tests.llm.conftest import OPTIONS
 from tests.served import tiny_chat_checkpoint
+from tests.tiny import EXACT
 
 REQUESTS = [
     {'query': 'who are you?'},
@@ -68,9 +70,9 @@ def test_a_batch_answers_as_one_by_one(engine, template, answers):
 
 
 def test_the_answers_are_those_of_llm_chat_and_of_infer(answers):
-    outs = LLM('tiny-chat').chat(MESSAGES, SamplingParams(temperature=0, max_tokens=512), use_tqdm=False)
+    outs = LLM('tiny-chat', **EXACT).chat(MESSAGES, SamplingParams(temperature=0, max_tokens=512), use_tqdm=False)
     assert [out.outputs[0].text for out in outs] == answers
-    args = InferArgs(model_type='tiny-chat')
+    args = InferArgs(model_type='tiny-chat', **EXACT)
     session = Session(prepare(args), args)
     texts = [''] * len(MESSAGES)
     for index, new in session.answer([session.encode(messages) for messages in MESSAGES]):
@@ -189,7 +191,7 @@ def test_generation_config_holds_until_it_is_changed(engine, template, answers):
 
 
 def test_an_answer_stays_within_the_context(template):
-    engine = get_engine('tiny-chat', max_model_len=24)
+    engine = get_engine('tiny-chat', max_model_len=24, **OPTIONS)
     info: dict = {}
     config = GenerationConfig(max_new_tokens=None, temperature=0, ignore_eos=True)
     inference(engine, template, REQUESTS[:1], generation_config=config, generation_info=info)
@@ -253,6 +255,7 @@ def test_engines_of_a_folder_and_a_dtype(tmp_path: Path, caplog):
         torch.bfloat16,
         model_id_or_path=str(folder),
         max_model_len=64,
+        num_gpu_blocks_override=64,
         swap_space=4,
         engine_kwargs={'trust_remote_code': True},
     )
@@ -276,7 +279,7 @@ def test_a_base_model_continues_a_text(engine):
     generation = get_template('default-generation', engine.hf_tokenizer)
     config = GenerationConfig(max_new_tokens=24, temperature=0)
     (result,) = inference(engine, generation, [{'query': 'I am tiny'}], generation_config=config)
-    out = LLM('tiny-chat').generate('I am tiny', SamplingParams(temperature=0, max_tokens=24), use_tqdm=False)
+    out = LLM('tiny-chat', **EXACT).generate('I am tiny', SamplingParams(temperature=0, max_tokens=24), use_tqdm=False)
     assert result['response'] == out[0].outputs[0].text
     with pytest.raises(SwiftliteError, match=r'request 1: .*completion model'):
         inference(engine, generation, [{'query': 'I am', 'history': [['a', 'b']]}])

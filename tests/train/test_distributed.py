@@ -107,7 +107,7 @@ def test_more_processes_than_gpus(sft, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    with pytest.raises(UsageError, match=r'^4 processes need a GPU each: set NPROC_PER_NODE=2, or show more$'):
+    with pytest.raises(UsageError, match=r'^4 processes need a GPU each: set NPROC_PER_NODE=2, or show them'):
         sft()
 
 

@@ -23,7 +23,7 @@ from swiftlite.template import get_template
 from swiftlite.ui.answers import Answers
 from swiftlite.ui.app import create_app
 from swiftlite.ui.local import Local
-from tests.tiny import tiny_adapter
+from tests.tiny import EXACT, tiny_adapter
 
 TINY_CHAT = Path(__file__).parents[2] / 'swiftlite' / 'assets' / 'tiny-chat'
 FLAGS = (
@@ -106,7 +106,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def served(noise: Path) -> Iterator[PageThread]:
-    args = AppUiArgs(model_type='tiny-chat', lora_modules=[f'noise={noise}'], max_model_len=1024)
+    args = AppUiArgs(model_type='tiny-chat', lora_modules=[f'noise={noise}'], max_model_len=1024, **EXACT)
     with PageThread(args) as page:
         yield page
 

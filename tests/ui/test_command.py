@@ -15,6 +15,7 @@ from swiftlite.cli.main import run
 from swiftlite.cli.parse import parse
 from swiftlite.ui.partner import Sampling
 from swiftlite.ui.remote import Remote
+from tests.tiny import EXACT
 from tests.ui.conftest import PageThread
 
 QUESTION = [{'role': 'user', 'content': '你是谁？'}]
@@ -133,7 +134,7 @@ def test_same_words_as_infer(served: PageThread, tmp_path: Path):
     from swiftlite.infer.session import Session
     from swiftlite.infer.setup import prepare
 
-    args = InferArgs(model_type='tiny-chat', temperature=0, max_model_len=1024)
+    args = InferArgs(model_type='tiny-chat', temperature=0, max_model_len=1024, **EXACT)
     session = Session(prepare(args), args)
     messages: list[dict[str, Any]] = [{'role': 'system', 'content': 'Be brief.'}, *QUESTION]
     expected = ''.join(delta.text for _, delta in session.answer([session.encode(messages)]))
