@@ -150,7 +150,8 @@ def _add_error_handlers(app: FastAPI) -> None:
             404: f'There is no endpoint {request.url.path}.',
             405: f'{request.url.path} does not take {request.method}.',
         }
-        reply = error_reply(ApiError(messages.get(error.status_code, f'{error.detail}.'), status=error.status_code))
+        said = messages.get(error.status_code, f'{error.detail}.')
+        reply = error_reply(ApiError(said, status=error.status_code, param=getattr(error, 'param', None)))
         reply.headers.update(error.headers or {})
         return reply
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,12 +12,22 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 MAX_DEPTH = 100  # of lists and objects; JSON schemas and tool definitions stay far below
+SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
+
+
+class BodyError(HTTPException):
+    """The body is not one that can be read (400); `param` names the field, where it is one's fault."""
+
+    def __init__(self, sentence: str, param: str | None = None) -> None:
+        super().__init__(400, sentence)
+        self.param = param
 
 
 class BodyRequest(Request):
     """A request whose body is limited to `app.state.max_body_bytes` and read as JSON.
 
-    Raises HTTPException: 413 for a body that is too long, 400 for what is not UTF-8, not JSON or nested too deeply.
+    Raises HTTPException: 413 for a body that is too long, 400 for what is not UTF-8, not JSON, nested too deeply or
+    no Unicode.
     """
 
     async def body(self) -> bytes:
@@ -56,18 +67,39 @@ def parse_json(body: bytes) -> Any:
         text = body.decode('utf-8-sig')
     except UnicodeDecodeError as error:
         byte = body[error.start]
-        raise _bad(f'The body is not UTF-8: byte {error.start} is 0x{byte:02x} ({error.reason})') from None
+        raise BodyError(f'The body is not UTF-8: byte {error.start} is 0x{byte:02x} ({error.reason})') from None
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _bad(f'The body is not valid JSON: {error.msg} at character {error.pos} (line {error.lineno})') from None
+        raise BodyError(
+            f'The body is not valid JSON: {error.msg} at character {error.pos} (line {error.lineno})'
+        ) from None
     except RecursionError:
-        raise _bad(f'The body is nested too deeply: at most {MAX_DEPTH} levels are read') from None
+        raise BodyError(f'The body is nested too deeply: at most {MAX_DEPTH} levels are read') from None
     except ValueError:
-        raise _bad('The body is not valid JSON: it holds a number with too many digits') from None
+        raise BodyError('The body is not valid JSON: it holds a number with too many digits') from None
     if text.count('[') + text.count('{') > MAX_DEPTH and _deeper(value, MAX_DEPTH):
-        raise _bad(f'The body is nested too deeply: at most {MAX_DEPTH} levels are read')
+        raise BodyError(f'The body is nested too deeply: at most {MAX_DEPTH} levels are read')
+    if SURROGATE.search(text):
+        _check_unicode(value, '')
     return value
+
+
+def _check_unicode(value: Any, path: str) -> None:
+    """Refuse halves of surrogate pairs, which no tokenizer, grammar or log can hold."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            where = path or 'The body'
+            raise BodyError(f'{where} has half of a surrogate pair at character {error.start}', path or None) from None
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_unicode(key, path)
+            _check_unicode(inner, f'{path}.{key}' if path else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_unicode(inner, f'{path}[{index}]')
 
 
 def _deeper(value: Any, levels: int) -> bool:
@@ -84,10 +116,6 @@ def _deeper(value: Any, levels: int) -> bool:
         if not layer:
             return False
     return True
-
-
-def _bad(sentence: str) -> HTTPException:
-    return HTTPException(400, sentence)
 
 
 def _too_long(limit: int) -> HTTPException:

@@ -229,12 +229,36 @@ def test_a_form_that_cannot_be_used_names_its_field(server: ServerThread) -> Non
         assert answer['param'] == 'guided_grammar' and 'EBNF' in answer['message']
 
 
+@pytest.mark.usefixtures('healthy')
+@pytest.mark.parametrize(
+    ('path', 'body', 'param'),
+    [
+        (CHAT, {'bad_words': ['a', '\ud800']}, 'bad_words[1]'),
+        (CHAT, {'guided_regex': '\udfff+'}, 'guided_regex'),
+        (CHAT, {'guided_json': {'properties': {'a': {'enum': ['\ud83d!']}}}}, 'guided_json.properties.a.enum[0]'),
+        (CHAT, {'stop': '\ude00\ud83d'}, 'stop'),
+        (CHAT, {'model': '\ud800'}, 'model'),
+        (CHAT, {'chat_template_kwargs': {'\ud800': 1}}, 'chat_template_kwargs'),
+        (CHAT, {'\ud800': 1}, None),
+        ('/v1/load_lora_adapter', {'lora_name': 'a\ud800', 'lora_path': '/tmp'}, 'lora_name'),
+    ],
+)
+def test_text_that_is_no_unicode_names_its_field(server: ServerThread, path: str, body: dict, param: str) -> None:
+    error = check_error(post(server.url + path, {'messages': HELLO} | body))
+    assert 'half of a surrogate pair' in error['message'] and error['param'] == param
+
+
+def test_a_whole_surrogate_pair_is_text(server: ServerThread) -> None:
+    body = {'messages': [{'role': 'user', 'content': '\U0001f600'}], 'bad_words': ['\U0001f600'], 'max_tokens': 2}
+    assert '\\ud83d\\ude00' in json.dumps(body)
+    assert post(server.url + CHAT, body).status_code == 200
+
+
 def test_unknown_names(server: ServerThread) -> None:
     for path, body in [(CHAT, {'messages': HELLO}), (COMPLETIONS, {'prompt': 'a'}), ('/tokenize', {'prompt': 'a'})]:
         error = check_error(httpx.post(server.url + path, json=body | {'model': 'tuner-b'}), 404)
         assert error['param'] == 'model'
         assert 'tiny-model, tuner-a' in error['message'] and "did you mean 'tuner-a'" in error['message']
-    check_error(post(server.url + CHAT, {'messages': HELLO, 'model': '\ud800'}), 404)
     check_error(post(server.url + CHAT, {'messages': HELLO, 'model': 'x' * 5000}), 404)
     check_error(httpx.get(f'{server.url}/v1/nothing'), 404)
     check_error(httpx.get(server.url + CHAT), 405)
