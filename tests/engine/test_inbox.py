@@ -1,15 +1,17 @@
 """Outputs of one request that wait for their reader."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swiftlite import AsyncEngine, EngineConfig
-from swiftlite.engine import EngineDeadError
+from swiftlite.engine import EngineDeadError, RequestError
 from swiftlite.engine.outputs import SequenceOutput, TokenLogprobs, pack
 from swiftlite.engine.process.inbox import Inbox
+from tests.engine.runs import greedy
 
 
 def outputs(number):
@@ -61,6 +63,32 @@ def test_what_comes_together_keeps_its_order(kinds):
         return {name: (await engine._inboxes[name].get()).token_ids for name in 'abc' if said[name]}
 
     assert asyncio.run(read()) == {name: tokens for name, tokens in said.items() if tokens}
+
+
+async def test_an_id_that_is_used_again_gets_nothing_of_the_request_before():
+    """A caller leaves and comes back at once: what the engine said meanwhile is for nobody."""
+    engine, sent = AsyncEngine(EngineConfig('/m')), []
+
+    async def room():
+        pass
+
+    engine.model_config = SimpleNamespace(max_model_len=100)
+    engine._client = SimpleNamespace(send=sent.append, room=room)
+    names = []
+    for token in (7, 9):
+        answer = engine.generate([5], greedy(9), 'same')
+        reader = asyncio.create_task(anext(answer))
+        await asyncio.sleep(0)
+        names.append(sent[-1][1].request_id)
+        with pytest.raises(RequestError, match="request id 'same' is already running"):
+            await anext(engine.generate([5], greedy(9), 'same'))
+        engine._deliver([names[0]], [8], []) if token == 9 else None
+        engine._deliver([names[-1]], [token], [])
+        out = await asyncio.wait_for(reader, 5)
+        assert (out.request_id, out.outputs[0].token_ids) == ('same', [token])
+        await answer.aclose()
+        assert sent[-1] == ('abort', names[-1])
+    assert not engine._inboxes and not engine._names
 
 
 async def test_a_reader_is_woken():

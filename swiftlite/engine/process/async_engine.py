@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,10 @@ class AsyncEngine:
         self.tokenizer: Any = None
         self.model_config: ModelInfo
         self._client: EngineClient
-        self._inboxes: dict[str, Inbox] = {}
+        # a caller may use an id again while the engine still speaks of the request that had it
+        self._names: dict[str, str] = {}  # request id → the engine's name for it
+        self._numbers = itertools.count()
+        self._inboxes: dict[str, Inbox] = {}  # by the engine's name
         self._loras: dict[int, LoRARequest] = {}
         self._dead: str | None = None
         self._restarts: list[float] = []
@@ -97,18 +102,19 @@ class AsyncEngine:
             raise RequestError('AsyncEngine.generate answers once (n = 1); start one request an answer.')
         if self._dead is not None:
             raise EngineDeadError(self._dead)
-        if request_id in self._inboxes:
+        if request_id in self._names:
             raise RequestError(f"request id '{request_id}' is already running.")
         sampling_params.update_from_tokenizer(self.tokenizer)
         prompt = sampling_params.truncate(prompt, self.model_config.max_model_len)
         request = EngineRequest(request_id, prompt, sampling_params, lora_request, cache_salt)
         state = RequestState(request, self.tokenizer)
-        inbox = self._inboxes[request_id] = Inbox(request_id)
+        name = self._names[request_id] = str(next(self._numbers))
+        inbox = self._inboxes[name] = Inbox(name)
         client, ended = self._client, True
         try:
             await client.room()  # who leaves meanwhile has sent nothing
             if not inbox.over:
-                client.send(('add', request))
+                client.send(('add', replace(request, request_id=name)))
                 ended = False
             while not state.finished:
                 try:
@@ -122,16 +128,16 @@ class AsyncEngine:
                 delta = state.update(out)
                 yield state.wrap(delta)
         finally:
-            del self._inboxes[request_id]
+            del self._names[request_id], self._inboxes[name]
             if not ended:
-                client.send(('abort', request_id))
+                client.send(('abort', name))
 
     async def abort(self, request_id: str) -> None:
         """End a request with finish_reason 'abort'; unknown ids are ignored."""
-        inbox = self._inboxes.get(request_id)
-        if inbox is not None:
-            self._client.send(('abort', request_id))
-            inbox.put(SequenceOutput(request_id, [], finish_reason='abort'))
+        name = self._names.get(request_id)
+        if name is not None:
+            self._client.send(('abort', name))
+            self._inboxes[name].put(SequenceOutput(name, [], finish_reason='abort'))
 
     async def add_lora(self, request: LoRARequest) -> None:
         """Load an adapter, or replace the one of the same id; RequestError says why it does not fit."""
