@@ -125,6 +125,11 @@ class BlockManager:
             self._forget(block)
         return self.num_used == 0
 
+    def forget_all(self) -> None:
+        """Nobody finds what was computed until now; sequences keep theirs."""
+        for block in range(self.num_blocks):
+            self._forget(block)
+
     def _forget(self, block: int) -> None:
         key = self._keys[block]
         if key is not None:

@@ -125,7 +125,7 @@ class Engine:
             began = time.perf_counter()
             step = self.scheduler.schedule()
             if step is not None:
-                self._inflight.append((step, self.executor.submit(step.plan)))
+                self._inflight.append((step, self._submit(step)))
                 self._pacer.planned(time.perf_counter() - began)
                 for load in step.plan.adapters:
                     self.library.uploaded(load.uid)
@@ -133,8 +133,9 @@ class Engine:
             self._stuck = not self._inflight
             must = step is None  # nothing to plan until a result is known
             while self._inflight and (must or len(self._inflight) > self.lookahead or self._inflight[0][1].done()):
-                oldest, future = self._inflight.popleft()
+                oldest, future = self._inflight[0]
                 late, result = future.done(), future.result()
+                self._inflight.popleft()  # not before: Ctrl-C ends the waiting
                 self._pacer.finished(oldest, self._inflight[0][0] if self._inflight else None, late)
                 outputs += self.scheduler.process(oldest, result)
                 must = False
@@ -210,6 +211,16 @@ class Engine:
         self._dead = 'The engine was shut down.'
         self.intake.shutdown()
         self.executor.shutdown()
+
+    def _submit(self, step: Step) -> StepFuture:
+        """Submit a step; one that breaks off, by Ctrl-C or for lack of memory, has not been."""
+        try:
+            return self.executor.submit(step.plan)
+        except BaseException:
+            if self.executor.workers:  # which run it
+                self._dead = 'A step broke off on one rank and not on the others; start the engine again.'
+            self.scheduler.withdraw(step)
+            raise
 
     def _take_compiled(self) -> list[SequenceOutput]:
         """Let sequences run whose grammars are ready; returns the ends of those whose grammars are wrong."""

@@ -127,6 +127,17 @@ class Scheduler:
             self._constrain(constrained)
         return outputs
 
+    def withdraw(self, step: Step) -> None:
+        """Take back the step that was planned last: its sequences are computed again from their beginning."""
+        for seq, sample in zip(step.rows, step.plan.sample.tolist(), strict=True):
+            seq.pending -= sample
+        rows = set(step.rows)
+        for seq in [seq for seq in reversed(self.running) if seq in rows]:
+            self._preempt(seq)
+        self.blocks.forget_all()
+        for load in step.plan.adapters:
+            self.adapters.lose(load.uid)
+
     def finish(self, seq: Sequence) -> None:
         """End a sequence wherever it is."""
         if seq.status is Status.RUNNING:

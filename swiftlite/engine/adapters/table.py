@@ -154,6 +154,10 @@ class AdapterTable:
         if entry.running == 0 and not entry.last_place:
             self._idle[uid] = None
 
+    def lose(self, uid: int) -> None:
+        """An adapter on which nothing runs is not in its pages after all."""
+        self._reclaim(self._by_uid[uid])
+
     def close(self, uid: int, order: Iterable[int]) -> None:
         """Let no more sequences start on adapters, in this order, until `uid` can have their pages."""
         promised = self._available() + sum(len(self._by_uid[u].pages) for u in self._closed if u not in self._idle)
