@@ -66,7 +66,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._inflight) or self.scheduler.has_work or len(self.intake) > 0 or self.library.busy
+        waits = self.scheduler.has_work or len(self.intake) > 0 or self.library.busy
+        return waits or bool(self._inflight or self._early)
 
     @property
     def due(self) -> float:

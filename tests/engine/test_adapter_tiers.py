@@ -212,6 +212,14 @@ def test_removed_while_it_is_read(adapters, base, slow):
     assert not engine.executor.runner.lora.reader.copies and engine.stats()['adapter_pages_used'] == 0
 
 
+def test_an_end_that_is_known_while_another_adapter_is_loaded_is_told(adapters, base):
+    engine = make_llm(base, enable_lora=True).engine
+    engine.add_request(request('r', PROMPTS[0], LoRARequest('x', 1, '/no-such-folder')))
+    while engine.library.busy:
+        engine.add_lora(LoRARequest('y', 2, str(adapters[0])))
+    assert 'no-such-folder' in finish(engine, 'r')[1]['r']
+
+
 def test_the_last_weights_asked_for_win(adapters, base, monkeypatch):
     """Whichever of two replacements is read first."""
     read, gate = AdapterFormat.read, threading.Event()
