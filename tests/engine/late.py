@@ -58,7 +58,7 @@ class Late:
 class PlayedProcess:
     """An engine process that is a thread of this one, with the same loop and messages.
 
-    For AsyncEngine.start: as EngineProcess, it has a process to wait for and a channel to it.
+    For AsyncEngine.start, in the place of an EngineProcess.
     """
 
     def __init__(self, monkeypatch, seed):
@@ -70,8 +70,8 @@ class PlayedProcess:
         self._seed, self._thread = seed, threading.Thread(target=self._run, args=(Channel(theirs),), daemon=True)
         self._thread.start()
 
-    def wait(self):
-        self._thread.join()
+    def reap(self, timeout):
+        self._thread.join(timeout)
         return self.status
 
     def kill(self):

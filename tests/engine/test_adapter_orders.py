@@ -8,6 +8,7 @@ import pytest
 from swiftlite import LoRARequest
 from swiftlite.engine import EngineRequest
 from swiftlite.engine.adapters.host import AdapterFormat
+from tests.engine.late import hold_results_back
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 from tests.tiny import tiny_adapter
 
@@ -89,6 +90,8 @@ def test_any_order_of_calls(base, folders, expected, kind, monkeypatch):
 
     monkeypatch.setattr(AdapterFormat, 'read', late)
     engine = make_llm(base, enable_lora=True, max_lora_rank=16, max_model_len=128, **SMALL[kind]).engine
+    if 'lookahead' in SMALL[kind]:
+        hold_results_back(engine, seed=1)
     turmoil = Turmoil(engine, folders, expected, seed=kind)
     for _ in range(150):
         turmoil.call()

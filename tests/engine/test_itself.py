@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swiftlite import LoRARequest, SamplingParams
+from tests.engine.late import hold_results_back
 from tests.engine.runs import greedy, make_llm, random_prompts, run
 
 PROMPTS = random_prompts(12, seed=5)
@@ -39,7 +40,7 @@ def test_block_size_changes_nothing(base, alone, block_size):
 @pytest.mark.parametrize('lookahead', [1, 2])
 def test_steps_ahead_of_their_results_change_nothing(base, alone, lookahead):
     llm = make_llm(base, lookahead=lookahead)
-    hold_results_back(llm)
+    hold_results_back(llm.engine)
     assert run(llm, PROMPTS) == alone
     assert llm.engine.stats()['blocks_used'] == 0
 
@@ -53,7 +54,7 @@ def test_preempted_is_not_preempted(base, alone):
 
 def test_preempted_with_a_token_in_flight(base, alone):
     llm = make_llm(base, num_gpu_blocks_override=16, max_model_len=100, lookahead=1)
-    hold_results_back(llm)
+    hold_results_back(llm.engine)
     assert run(llm, PROMPTS) == alone
     assert llm.engine.stats()['num_preemptions'] > 0
 
@@ -80,7 +81,7 @@ def test_a_stop_token_ends_one_and_leaves_the_others(base, alone):
     params = [SamplingParams(temperature=0, max_tokens=16, ignore_eos=True, detokenize=False, stop_token_ids=[stop])]
     params += [greedy()] * (len(PROMPTS) - 1)
     llm = make_llm(base, lookahead=1)
-    hold_results_back(llm)
+    hold_results_back(llm.engine)
     outs = llm.generate([{'prompt_token_ids': p} for p in PROMPTS], params, use_tqdm=False)
     first = outs[0].outputs[0]
     assert first.token_ids == alone[0][: alone[0].index(stop) + 1]
@@ -173,23 +174,6 @@ def test_any_mix_of_arrivals_aborts_and_limits(base, adapters, shared, data):
 @pytest.fixture(scope='module')
 def shared(base):
     return make_llm(base, enable_lora=True, num_gpu_blocks_override=24, max_model_len=80, max_num_batched_tokens=48)
-
-
-def hold_results_back(llm):
-    """Make every future say that it is not done, as a GPU's does, so that steps run ahead of their results."""
-    submit = llm.engine.executor.submit
-
-    class Late:
-        def __init__(self, future):
-            self.future = future
-
-        def done(self):
-            return False
-
-        def result(self):
-            return self.future.result()
-
-    llm.engine.executor.submit = lambda plan: Late(submit(plan))
 
 
 def test_a_single_rows_fused_products_change_nothing(base, alone):

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from swiftlite.engine import RequestError
+from tests.engine.late import hold_results_back
 from tests.engine.runs import greedy, make_llm, random_prompts
-from tests.engine.test_itself import hold_results_back
 
 PROMPTS = [*random_prompts(9, seed=11), [5]]
 ANSWER = 12
@@ -59,7 +59,7 @@ def check(outs, expected, k):
 def test_they_are_those_of_transformers(base, expected, alone, options):
     llm = make_llm(base, **options)
     if 'lookahead' in options:
-        hold_results_back(llm)
+        hold_results_back(llm.engine)
     params = greedy(ANSWER, prompt_logprobs=3)
     for _ in range(2):  # what is cached is computed again
         outs = llm.generate(PROMPTS, params, use_tqdm=False)

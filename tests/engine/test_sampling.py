@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from swiftlite import LLM, SamplingParams
 from swiftlite.engine import EngineRequest, RequestError
+from tests.engine.late import hold_results_back
 from tests.engine.runs import greedy, make_llm, random_prompts, run
-from tests.engine.test_itself import hold_results_back
 
 PROMPT = random_prompts(1, seed=6, low=20, high=20)[0]
 
@@ -189,7 +189,7 @@ def test_bad_words_never_come_out(base, llm, reference):
         free = one(llm, bad_words_token_ids=tuple(words) or None).token_ids
         words.append(tuple(free[4 : 4 + length]))
     late = make_llm(base, lookahead=1)
-    hold_results_back(late)
+    hold_results_back(late.engine)
     for engine in (llm, late):
         params = {'bad_words_token_ids': tuple(words)}
         tokens = one(engine, **params).token_ids

@@ -20,8 +20,8 @@ from swiftlite.engine.grammar.compiler import GrammarCompiler, Vocabulary, compi
 from swiftlite.engine.grammar.constraint import Constraint
 from swiftlite.engine.grammar.guard import GrammarGuard
 from swiftlite.errors import SwiftliteError
+from tests.engine.late import hold_results_back
 from tests.engine.schemas import fits, schemas
-from tests.engine.test_itself import hold_results_back
 
 PERSON = {
     'type': 'object',
@@ -124,7 +124,7 @@ def test_an_answer_that_its_grammar_ends_tells_what_was_cached(llm):
 def test_how_it_is_computed_changes_nothing(hundred, options):
     llm = LLM('tiny-chat', **(EXACT | options))
     if 'lookahead' in options:
-        hold_results_back(llm)
+        hold_results_back(llm.engine)
     questions, _, sampling = a_hundred()
     answers = chat(llm, questions[:30], sampling[:30])
     assert [a.token_ids for a in answers] == [a.token_ids for a in hundred[:30]]
@@ -145,7 +145,7 @@ def test_two_ranks_are_one(hundred):
 def test_others_run_as_if_alone_and_are_not_held_up():
     """A sequence with a grammar waits for its token; one without is in every step."""
     llm = LLM('tiny-chat', lookahead=1, **EXACT)
-    hold_results_back(llm)
+    hold_results_back(llm.engine)
     plain = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
     alone = chat(llm, ['hello'], plain)[0].token_ids
     rows = []
