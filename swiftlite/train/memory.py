@@ -15,6 +15,7 @@ from swiftlite.train.ranks import processes_here
 
 GIB = 2**30
 PROBES = (64, 128)  # tokens of the two measurements that a line is drawn through
+FULL = ('out of memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_ALLOC_FAILED')  # what errors of a full GPU say
 USABLE = 0.92  # of the memory there is: the rest is fragments and libraries
 
 
@@ -158,6 +159,19 @@ def saved_bytes(model: nn.Module) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         yield seen
+
+
+@contextmanager
+def gpu_errors() -> Iterator[None]:
+    """Make a torch.OutOfMemoryError of what CUDA, its libraries and Triton raise on a full GPU, RuntimeErrors too."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if not any(word in str(error) for word in FULL):
+            raise
+        raise torch.OutOfMemoryError(str(error).splitlines()[0]) from error
 
 
 def available_memory(device: torch.device) -> int:

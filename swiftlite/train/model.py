@@ -15,6 +15,7 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.attention import install_attention
 from swiftlite.train.kernels import install_kernels
 from swiftlite.train.loss import install_loss
+from swiftlite.train.memory import gpu_errors
 from swiftlite.train.noise import add_noise
 from swiftlite.train.quantized import keep_as_they_are, quantization, size
 from swiftlite.train.ranks import say
@@ -48,14 +49,15 @@ def load_model(path: str, dtype: torch.dtype, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-        )
+        with gpu_errors():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -19,6 +19,7 @@ from swiftlite.train.memory import (
     decoder_layers,
     estimate,
     forget_peak,
+    gpu_errors,
     most_tokens_of_a_pass,
     peak_memory,
     size,
@@ -96,7 +97,7 @@ class Rehearsal(TrainerCallback):
         counts = trainer._correct, trainer._trained
         forget_peak(self.device)
         try:
-            with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
+            with gpu_errors(), torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
                 trainer.model.train()
                 trainer.compute_loss(trainer.model, trainer._prepare_inputs(self.largest_pass())).backward()
             peak = peak_memory(self.device)
@@ -178,7 +179,7 @@ def smaller(args: SftArgs) -> list[str]:
 
 def too_large(model: nn.Module | None, args: SftArgs) -> str:
     """What an error says where not even the weights fit; None: they were still being read, or made an adapter of."""
-    ways = ', or '.join(smaller(args)) or 'take a smaller model'
+    ways = ', or '.join([*smaller(args), 'take a smaller model, or a GPU that nothing else uses'])
     if model is None:
         return f'out of GPU memory while the model is made ready: {ways}'
     weights = size(sum(p.numel() * p.element_size() for p in model.parameters()))

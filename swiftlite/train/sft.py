@@ -18,6 +18,7 @@ from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
 from swiftlite.train.data import beyond, extent, run_data
 from swiftlite.train.dump import dump_prompt
+from swiftlite.train.memory import gpu_errors
 from swiftlite.train.model import make_model, resolve_dtype
 from swiftlite.train.output import args_record, check_output, claim, how_to_go_on, write_args, write_training_args
 from swiftlite.train.quantized import check_quantization
@@ -80,7 +81,8 @@ def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
     best_anew = check_schedule(args, resume, schedule, record, eval_data is not None)
 
     try:
-        model, save_dtype = make_model(args, base, dtype, targets)
+        with gpu_errors():
+            model, save_dtype = make_model(args, base, dtype, targets)
     except torch.OutOfMemoryError as error:
         raise SwiftliteError(too_large(None, args)) from error
     if said := beyond(train_data, args, positions(read_config(base))):
@@ -93,9 +95,10 @@ def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
             go_back(folder, resume.step)
         write_args(folder, record)
     try:
-        trainer = make_trainer(
-            args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record
-        )
+        with gpu_errors():
+            trainer = make_trainer(
+                args, model, tokenizer, schedule, dtype, save_dtype, folder, train_data, eval_data, record
+            )
     except torch.OutOfMemoryError as error:
         raise SwiftliteError(too_large(model, args)) from error
     trainer.best_anew = best_anew
@@ -105,9 +108,11 @@ def train(args: SftArgs, held: ExitStack) -> dict[str, Any]:
     unit = 'packs' if args.packing else 'rows'
     say(f'{schedule.steps} steps of {schedule.batch_size} x {schedule.accumulation} {unit}, output in {folder}')
     try:
-        if resume and args.resume_only_model:
-            trainer.take_weights(resume.checkpoint)
-        trainer.train(resume_from_checkpoint=str(resume.checkpoint) if resume and not args.resume_only_model else None)
+        with gpu_errors():
+            if resume and args.resume_only_model:
+                trainer.take_weights(resume.checkpoint)
+                resume = None
+            trainer.train(resume_from_checkpoint=str(resume.checkpoint) if resume else None)
     except torch.OutOfMemoryError as error:
         raise SwiftliteError(trainer.rehearsal.advice(trainer.state.global_step, args)) from error
     except KeyboardInterrupt:

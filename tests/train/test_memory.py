@@ -22,6 +22,7 @@ from swiftlite.train.memory import (
     Estimate,
     available_memory,
     estimate,
+    gpu_errors,
     most_tokens_of_a_pass,
     saved_bytes,
     size,
@@ -193,9 +194,13 @@ def test_weights_that_do_not_fit_are_one_sentence(sft, monkeypatch):
 
 def test_a_model_that_does_not_fit_while_it_is_read_is_one_sentence(sft, monkeypatch):
     """Four bits and PiSSA are made on the GPU, before anything is known of memory."""
+    errors = [
+        RuntimeError('CUDA error: out of memory'),
+        torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB'),
+    ]
 
     def read(*_, **__):
-        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB')
+        raise errors.pop()
 
     monkeypatch.setattr('transformers.AutoModelForCausalLM.from_pretrained', read)
     with pytest.raises(SwiftliteError, match=r'^out of GPU memory while the model is made ready: keep the base in 4'):
@@ -210,3 +215,32 @@ def test_processes_of_a_machine_share_its_memory(monkeypatch):
     alone = available_memory(torch.device('cpu'))
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
     assert available_memory(torch.device('cpu')) == pytest.approx(alone / 4, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    'said',
+    [
+        'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+        "NCCL error: Call to CUDA function failed. Last error:\nCuda failure 2 'out of memory'",
+        'CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call',
+    ],
+)
+def test_a_full_gpu_has_many_words(sft, monkeypatch, said):
+    """Other libraries raise errors of their own, the first of them where another process has taken the GPU."""
+
+    def fail(*_, **__):
+        raise RuntimeError(said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup.SftTrainer, 'compute_loss', fail)
+        with pytest.raises(SwiftliteError, match=r'^out of GPU memory at step 0: lower --batch_size'):
+            sft()
+    monkeypatch.setattr(setup, 'SftTrainer', fail)
+    with pytest.raises(SwiftliteError, match=r'the weights alone are 1 MiB: .*or a GPU that nothing else uses$'):
+        sft()
+
+
+def test_other_errors_are_not_of_memory():
+    with pytest.raises(RuntimeError, match='shape') as caught, gpu_errors():
+        raise RuntimeError('the shape is wrong')
+    assert not isinstance(caught.value, torch.OutOfMemoryError)
