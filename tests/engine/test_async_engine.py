@@ -181,6 +181,27 @@ async def test_an_adapter_removed_while_the_engine_comes_back_is_not_there():
     assert calls == [('add_lora', gone), ('remove_lora', 7)]
 
 
+async def test_an_adapter_removed_when_the_answer_to_its_load_is_on_its_way_is_not_loaded_again():
+    engine, replies = AsyncEngine(config('/m')), []
+
+    class Client:
+        def call(self, name, request):
+            replies.append(asyncio.get_running_loop().create_future())
+            return replies[-1]
+
+    engine._client = Client()
+    adding = asyncio.create_task(engine.add_lora(LoRARequest('a', 7, '/a')))
+    await asyncio.sleep(0)
+    removing = asyncio.create_task(engine.remove_lora(7))
+    await asyncio.sleep(0)
+    again = asyncio.create_task(engine.add_lora(LoRARequest('b', 8, '/b')))
+    await asyncio.sleep(0)
+    for reply in replies:
+        reply.set_result(True)
+    await asyncio.gather(adding, removing, again)
+    assert list(engine._loras) == [8]
+
+
 async def test_an_engine_killed_again_while_it_comes_back_comes_back(base):
     engine = await AsyncEngine.start(config(base))
     try:

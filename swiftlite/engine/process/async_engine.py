@@ -147,7 +147,9 @@ class AsyncEngine:
     async def remove_lora(self, int_id: int) -> bool:
         """Forget an adapter; requests that run on it finish."""
         self._loras.pop(int_id, None)
-        return await self._call('remove_lora', int_id)
+        found = await self._call('remove_lora', int_id)
+        self._loras.pop(int_id, None)  # its load was answered meanwhile
+        return found
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counters and gauges (Engine.stats); who asks while another waits for them gets the same."""
