@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from swiftlite.serve.app import create_app
 from swiftlite.serve.lifetime import Server, address, seconds_since_start, unless
 from swiftlite.serve.models_list import ServedModels
 from swiftlite.serve.service import Limits, Service
-from swiftlite.serve.sockets import BACKLOG, listen
+from swiftlite.serve.sockets import BACKLOG, allow_connections, listen
 from swiftlite.serve.stats_log import log_stats
 from swiftlite.template.jinja import check_syntax
 
@@ -37,6 +38,7 @@ def run(args: DeployArgs, process: EngineProcess | None = None) -> int:
 
     process: the engine's, started before; the caller kills it where this fails.
     """
+    allow_connections()
     listen(args.host, args.port).close()  # a busy port is known before a model is loaded
     _check_certificate(args)
     if args.chat_template is not None:
@@ -142,7 +144,10 @@ async def _start(args: DeployArgs, setup: Setup, models: ServedModels, process: 
 
 
 async def _finish(server: uvicorn.Server, serving: asyncio.Task[None], service: Service, timeout: float) -> None:
-    """Take no more connections, let what runs finish for `timeout` seconds, then cut it with an error."""
+    """Take no more connections, let what runs finish for `timeout` seconds, then cut it with an error.
+
+    A body that is still on its way when nothing runs any more is not waited for as long.
+    """
     for listener in getattr(server, 'servers', []):
         listener.close()  # uvicorn does so a tenth of a second later
     if service.running:
@@ -151,13 +156,26 @@ async def _finish(server: uvicorn.Server, serving: asyncio.Task[None], service: 
             flush=True,
         )
     server.should_exit = True
-    done, _ = await asyncio.wait({serving}, timeout=timeout)
-    if not done:
+    quiet = asyncio.create_task(_quiet(service, CUT_SECONDS))
+    await asyncio.wait({serving, quiet}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    unheard = quiet.done()
+    quiet.cancel()
+    if not (serving.done() or unheard):
         service.interrupt('The server is shutting down.')
-        done, _ = await asyncio.wait({serving}, timeout=CUT_SECONDS)
-    if not done:
+        await asyncio.wait({serving}, timeout=CUT_SECONDS)
+    if not serving.done():
+        logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)  # that they are cut off is no news
         server.force_exit = True
     await serving
+
+
+async def _quiet(service: Service, seconds: float) -> None:
+    """Until no request has run for so long."""
+    since = time.monotonic()
+    while time.monotonic() - since < seconds:
+        await asyncio.sleep(seconds / 50)
+        if service.running:
+            since = time.monotonic()
 
 
 def _stop_event() -> asyncio.Event:

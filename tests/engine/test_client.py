@@ -1,6 +1,7 @@
 """The front process's end of an engine process, against a process that is played by the test."""
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from swiftlite import AsyncEngine, EngineConfig
 from swiftlite.engine import EngineDeadError
 from swiftlite.engine.outputs import SequenceOutput
-from swiftlite.engine.process import channel, child, client
+from swiftlite.engine.process import async_engine, channel, child, client
 from swiftlite.engine.process.channel import Channel
 from swiftlite.engine.process.client import EngineClient
 from swiftlite.engine.process.loop import EngineLoop
@@ -113,8 +114,7 @@ async def test_the_next_process_is_started_when_the_last_one_is_gone(monkeypatch
     monkeypatch.setattr(client, 'LEAVING', 0.1)
     engine = await AsyncEngine.start(EngineConfig(model='/m', skip_tokenizer_init=True))
     started[0].conn.send(('dead', 'CUDA error: out of luck'))
-    await until(lambda: not engine.alive)
-    await until(lambda: engine.alive)
+    await until(lambda: len(started) == 2 and engine.alive)
     assert statuses == [[], [-9]]
     assert 'The engine stopped: CUDA error: out of luck Starting it again.' in capfd.readouterr().err
     started[1].kill()
@@ -133,6 +133,7 @@ async def test_a_model_that_cannot_be_loaded_again_is_tried_a_few_times(monkeypa
 
     monkeypatch.setattr(child.subprocess, 'Popen', Fails)
     monkeypatch.setattr(client, 'LEAVING', 0.1)
+    monkeypatch.setattr(async_engine, 'PAUSE', 0.0)
     engine = await AsyncEngine.start(EngineConfig(model='/m', skip_tokenizer_init=True))
     started[0].kill()
     await until(lambda: engine._restarting is None and len(started) == 4)
@@ -141,6 +142,28 @@ async def test_a_model_that_cannot_be_loaded_again_is_tried_a_few_times(monkeypa
     said = capfd.readouterr().err
     assert said.count('No memory is left. Starting it again.') == 2
     assert said.endswith('No memory is left. It died 4 times in 300 s and is not started again.\n')
+    await engine.shutdown(drain=False)
+
+
+async def test_an_engine_comes_back_after_the_system_could_start_none(monkeypatch, capfd):
+    started = []
+
+    class Refused(Played):
+        def __init__(self, command, pass_fds, **options):
+            started.append(self)
+            if len(started) in (2, 3):
+                raise OSError(errno.EMFILE, 'Too many open files')
+            super().__init__(command, pass_fds, **options)
+            self.conn.send(('ready', INFO))
+
+    monkeypatch.setattr(child.subprocess, 'Popen', Refused)
+    monkeypatch.setattr(async_engine, 'PAUSE', 0.0)
+    engine = await AsyncEngine.start(EngineConfig(model='/m', skip_tokenizer_init=True))
+    started[0].kill()
+    await until(lambda: len(started) == 4 and engine.alive)
+    said = 'The engine process could not be started (Too many open files). Starting it again.'
+    assert len(started) == 4 and capfd.readouterr().err.count(said) == 2
+    started[3].kill()
     await engine.shutdown(drain=False)
 
 

@@ -1,11 +1,13 @@
 """What `deploy` and `app-ui` share: the address they print, and the end that comes while they start."""
 
 import asyncio
+import resource
 import socket
 
 import pytest
 
 from swiftlite.serve.lifetime import address, unless
+from swiftlite.serve.sockets import CONNECTIONS, allow_connections
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,17 @@ from swiftlite.serve.lifetime import address, unless
 def test_the_address_can_be_clicked(host: str, shown: str) -> None:
     with socket.create_server(('127.0.0.1', 0)) as listener:
         assert address(host, listener, 'https') == f'https://{shown}:{listener.getsockname()[1]}'
+
+
+def test_as_many_connections_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, CONNECTIONS)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        allow_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (max(wanted, 256), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_was_ready_as_it_was_stopped_is_closed() -> None:

@@ -103,6 +103,25 @@ def test_shutdown_timeout_cuts_with_an_error(model: Path) -> None:
         assert deployed.process.wait(60) == 0
 
 
+def test_a_body_that_never_comes_does_not_hold_up_the_end(model: Path) -> None:
+    head = (
+        'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n'
+    )
+    arguments = ['--model', str(model), '--template_type', 'tiny-chat', '--shutdown_timeout', '600']
+    with ServerProcess(*arguments) as deployed:
+        with socket.create_connection(('127.0.0.1', int(deployed.url.rsplit(':', 1)[1]))) as slow:
+            slow.sendall(f'{head}{{"messages": '.encode())
+            assert httpx.get(f'{deployed.url}/health').status_code == 200
+            streamed, whole = two_running(deployed)
+            deployed.process.terminate()
+            assert deployed.process.wait(120) == 0
+        streamed.join()
+        whole.join()
+        assert list(sse(iter(streamed.lines)))[-1]['choices'][0]['finish_reason'] == 'length'
+        assert whole.answer.status_code == 200
+        assert 'Traceback' not in ''.join(deployed.lines)
+
+
 def test_second_signal_ends_at_once(deployed: ServerProcess) -> None:
     streamed = Background(deployed.url, LONG | {'stream': True})
     assert streamed.first.wait(60)

@@ -25,6 +25,7 @@ from .inbox import Inbox
 
 MAX_RESTARTS = 3  # within RESTART_WINDOW seconds; then the engine stays dead
 RESTART_WINDOW = 300.0
+PAUSE = 1.0  # seconds before the second restart within it, twice as many before the third
 
 
 class AsyncEngine:
@@ -218,6 +219,7 @@ class AsyncEngine:
         died = None
         try:
             await self._client.reap()  # until then it has its device's memory
+            await asyncio.sleep(PAUSE * (len(self._restarts) - 1))  # what is short may come back
             self._client = self._connect()
             self.model_config = await self._client.ready()
             await asyncio.gather(*map(self._load_again, list(self._loras.values())))
@@ -227,6 +229,8 @@ class AsyncEngine:
             print('The engine is ready again.', file=sys.stderr, flush=True)
         except SwiftliteError as error:
             died = str(error)
+        except OSError as error:
+            died = f'The engine process could not be started ({error.strerror or error}).'
         finally:
             self._restarting = None
         if died is not None:

@@ -25,14 +25,18 @@ class EngineProcess:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'swiftlite.engine.process.loop', str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            env=process_environment(),
-            process_group=0,  # Ctrl-C in a terminal is for the front process
-        )
-        theirs.close()
+        with theirs:
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, '-m', 'swiftlite.engine.process.loop', str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    env=process_environment(),
+                    process_group=0,  # Ctrl-C in a terminal is for the front process
+                )
+            except BaseException:
+                ours.close()
+                raise
         self.channel = Channel(ours)
 
     def reap(self, timeout: float) -> int:
