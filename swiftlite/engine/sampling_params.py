@@ -267,7 +267,7 @@ class SamplingParams:
 
     def _check(self, name: str, good: bool, valid: str) -> None:
         if not good:
-            raise RequestError(f'{name} must be {valid}, got {getattr(self, name)!r}.')
+            raise RequestError(f'{name} must be {valid}, got {_short(repr(getattr(self, name)))}.')
 
     def _number(self, name: str) -> None:
         value = getattr(self, name)
@@ -288,3 +288,7 @@ def _is_finite(value: Any) -> bool:
 def field_names() -> tuple[str, ...]:
     """The accepted parameters, for error messages and request mapping."""
     return tuple(f.name for f in fields(SamplingParams) if f.name != 'bad_words_token_ids')
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f'{text[:most]}…'

@@ -22,6 +22,7 @@ ERROR_TYPES = {
     504: 'TimeoutError',
 }
 LONG = re.compile(r'\S{201,}')
+MOST = 4000  # characters of a message
 # pydantic's types of errors, where its own words are those of a programmer
 WANTED = {
     **dict.fromkeys(('bool_type', 'bool_parsing'), 'be true or false'),
@@ -126,8 +127,10 @@ def _plain(message: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """One line with one stop; long words are cut: a message may quote what the client sent, or come from a library."""
+    """One line with one stop; what is long is cut: a message may quote what the client sent, or come from a library."""
     text = LONG.sub(lambda word: f'{word[0][:80]}…{word[0][-20:]}', ' '.join(text.split()))
+    if len(text) > MOST:
+        text = f'{text[:MOST]}…'
     if text.endswith('?.'):
         return text[:-1]
     return text if text.endswith(('.', '?')) else f'{text}.'

@@ -34,5 +34,9 @@ async def tokenize(service: Service, body: TokenizeBody) -> dict[str, Any]:
 
 async def detokenize(service: Service, body: DetokenizeBody) -> dict[str, Any]:
     service.models.get(body.model)
-    check_token_ids(body.tokens, service.vocab_size, 'tokens')
-    return {'prompt': service.engine.tokenizer.decode(body.tokens)}
+
+    def decoded() -> str:
+        check_token_ids(body.tokens, service.vocab_size, 'tokens')
+        return service.engine.tokenizer.decode(body.tokens)
+
+    return {'prompt': await beside_if_long(len(body.tokens), decoded)}

@@ -106,6 +106,8 @@ WRONG = [
     (CHAT, {'messages': HELLO, 'allowed_token_ids': []}, 'allowed_token_ids'),
     (CHAT, {'messages': HELLO, 'allowed_token_ids': [320]}, 'outside the vocabulary'),
     (CHAT, {'messages': HELLO, 'bad_words': ['']}, 'bad_words'),
+    (CHAT, {'messages': HELLO, 'bad_words': ['word'] * 5000}, "at most 1024 non-empty texts, got ['word',"),
+    (CHAT, {'messages': [{'role': 'word ' * 5000}]}, 'role is'),
     (COMPLETIONS, {'prompt': 'a', 'logprobs': 21}, 'the most is 20'),
     (CHAT, {'messages': HELLO, 'reasoning_effort': 'high'}, 'reasoning_effort was refused'),
     (CHAT, {'messages': HELLO, 'chat_template_kwargs': {'enable_thinkin': 1}}, "did you mean 'enable_thinking'"),
@@ -184,6 +186,7 @@ def check_error(answer: httpx.Response, status: int = 400) -> dict:
     message = error['message']
     assert message.endswith(('.', '?')) and not message.endswith('?.') and '\n' not in message
     assert max(map(len, message.split())) <= 200, 'what the client sent is not sent back at length'
+    assert len(message) <= 4100
     return error
 
 

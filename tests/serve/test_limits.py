@@ -113,6 +113,7 @@ def test_many_sequences_hold_so_many_numbers_together(limited: ServerThread) -> 
         ('/v1/completions', {'prompt': ['hello there'] * 300 + ['x' * 300] * 100, 'max_tokens': 1}),
         ('/v1/completions', {'prompt': [[5] * 300] * 70, 'max_tokens': 1}),
         (CHAT, {'messages': [{'role': 'user', 'content': 'hi'}], 'tools': [TOOL], 'max_tokens': 1}),
+        ('/detokenize', {'tokens': [5] * 25_000}),
         (CHAT, {'messages': [{'role': 'assistant', 'content': 'hi', 'reasoning_content': 'h' * 30_000}]}),
         ('/tokenize', {'prompt': 'x' * 30_000}),
     ],
@@ -131,7 +132,8 @@ def test_what_is_long_together_is_read_beside_the_event_loop(
 
     monkeypatch.setattr(service, 'text_ids', noted(service.text_ids))
     monkeypatch.setattr(service.template, 'encode', noted(service.template.encode))
-    monkeypatch.setattr('swiftlite.serve.prompts.check_token_ids', noted(check_token_ids))
+    for module in ('prompts', 'tokenize'):
+        monkeypatch.setattr(f'swiftlite.serve.{module}.check_token_ids', noted(check_token_ids))
     answer = httpx.post(server.url + path, json=body, timeout=60)
     assert answer.status_code in (200, 400)
     assert threads and server.thread not in threads
