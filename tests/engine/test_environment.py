@@ -1,5 +1,8 @@
 """What the engine's processes are started with."""
 
+import time
+from pathlib import Path
+
 import pytest
 
 from swiftlite.engine.process.child import EngineProcess
@@ -40,7 +43,9 @@ def test_the_engines_process_has_it(monkeypatch):
     monkeypatch.setenv('PYTORCH_ALLOC_CONF', 'max_split_size_mb:64')
     engine = EngineProcess()
     try:
-        with open(f'/proc/{engine.process.pid}/environ', 'rb') as file:
-            assert f'PYTORCH_ALLOC_CONF=max_split_size_mb:64,{OURS}'.encode() in file.read().split(b'\0')
+        environ = Path(f'/proc/{engine.process.pid}/environ')
+        while not (found := environ.read_bytes()):  # it is becoming the new program
+            time.sleep(0.01)
+        assert f'PYTORCH_ALLOC_CONF=max_split_size_mb:64,{OURS}'.encode() in found.split(b'\0')
     finally:
         engine.kill()
