@@ -63,6 +63,7 @@ def one(llm, **params):
         ('allowed_token_ids', 5, 'token ids'),
         ('bad_words', [''], 'non-empty texts'),
         ('bad_words', [5], 'non-empty texts'),
+        ('bad_words', ['a\ud800'], 'texts of Unicode'),
         ('bad_words', ['a'] * 2000, 'at most 1024'),
         ('truncate_prompt_tokens', 0, 'at least 1, or -1'),
         ('ignore_eos', 'no', 'true or false'),

@@ -106,7 +106,7 @@ WRONG = [
     (CHAT, {'messages': HELLO, 'allowed_token_ids': []}, 'allowed_token_ids'),
     (CHAT, {'messages': HELLO, 'allowed_token_ids': [320]}, 'outside the vocabulary'),
     (CHAT, {'messages': HELLO, 'bad_words': ['']}, 'bad_words'),
-    (CHAT, {'messages': HELLO, 'bad_words': ['word'] * 5000}, "at most 1024 non-empty texts, got ['word',"),
+    (CHAT, {'messages': HELLO, 'bad_words': ['word'] * 5000}, "at most 1024 non-empty texts of Unicode, got ['word',"),
     (CHAT, {'messages': [{'role': 'word ' * 5000}]}, 'role is'),
     (COMPLETIONS, {'prompt': 'a', 'logprobs': 21}, 'the most is 20'),
     (CHAT, {'messages': HELLO, 'reasoning_effort': 'high'}, 'reasoning_effort was refused'),
