@@ -22,9 +22,7 @@ from ..checkpoint import load_tokenizer, native_checkpoint, raw_config
 from ..errors import UsageError
 from ..hub import local_path
 from ..registry.resolve import complete
-from ..train.collate import BatchSampler
-from ..train.encoded import EncodedRows
-from ..train.model import (
+from ..train.model.make import (
     LARGE,
     load_model,
     make_model,
@@ -33,13 +31,15 @@ from ..train.model import (
     recompute_activations,
     resolve_dtype,
 )
-from ..train.packing import Rows, pack
-from ..train.quantized import quantization
-from ..train.ranks import is_main, pick_device, world_size
+from ..train.model.quantized import quantization
+from ..train.model.targets import lora_targets
+from ..train.rows.collate import BatchSampler
+from ..train.rows.encoded import EncodedRows
+from ..train.rows.packing import Rows, pack
+from ..train.scale.ranks import is_main, pick_device, world_size
 from ..train.settings import make_schedule, training_arguments
 from ..train.setup import make_trainer
-from ..train.speed import peak_flops, token_flops, token_length
-from ..train.targets import lora_targets
+from ..train.watching.speed import peak_flops, token_flops, token_length
 from . import train_report
 from .ceilings import measure
 from .facts import device_name, facts
@@ -209,7 +209,7 @@ def rows_of(args: TrainBenchArgs, model: Model) -> EncodedRows:
 def encoded(args: TrainBenchArgs, folder: str) -> EncodedRows:
     """The rows of --dataset, all of them to train on."""
     from ..template import get_template
-    from ..train.data import training_data
+    from ..train.rows.data import training_data
 
     source = complete(args.source(), folder)
     template = get_template(args.template_type or source.template, load_tokenizer(folder), **args.template_options())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainingArguments
 
-from ..train.encoded import EncodedRows
+from ..train.rows.encoded import EncodedRows
 
 
 def adapted(model: Any, options: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from ..train.encoded import EncodedRows
+from ..train.rows.encoded import EncodedRows
 from .workload import FIRST_ID, chat
 
 

@@ -20,12 +20,12 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import safe_globals
 
 from swiftlite.checkpoint.native import share
-from swiftlite.train.deepspeed import stage_of
+from swiftlite.train.model.tuners import rebase, restore
 from swiftlite.train.output import PART, STATE_FILE, write_args
-from swiftlite.train.ranks import say
-from swiftlite.train.sharded import gathered, gathered_optimizer, load_optimizer, load_weights, shares
-from swiftlite.train.stream import EncodedStream
-from swiftlite.train.tuners import rebase, restore
+from swiftlite.train.rows.stream import EncodedStream
+from swiftlite.train.scale.deepspeed import stage_of
+from swiftlite.train.scale.ranks import say
+from swiftlite.train.scale.sharded import gathered, gathered_optimizer, load_optimizer, load_weights, shares
 
 MASTER = 'master_weights.safetensors'
 PROGRESS = 'progress.json'

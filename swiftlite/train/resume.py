@@ -13,9 +13,9 @@ from swiftlite.checkpoint.config import read_json
 from swiftlite.checkpoint.tensors import iter_file
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.train.output import ARGS_FILE, LOG_FILE, PART, STATE_FILE
-from swiftlite.train.ranks import say, world_size
-from swiftlite.train.samples import SAMPLES
+from swiftlite.train.scale.ranks import say, world_size
 from swiftlite.train.settings import Schedule
+from swiftlite.train.watching.samples import SAMPLES
 
 # what a checkpoint fixes
 LORA_FIELDS = (

@@ -10,8 +10,8 @@ from transformers import TrainingArguments
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError
-from swiftlite.train.deepspeed import deepspeed_config
-from swiftlite.train.ranks import world_size
+from swiftlite.train.scale.deepspeed import deepspeed_config
+from swiftlite.train.scale.ranks import world_size
 
 ROWS = 16  # of a step, where neither --batch_size nor --gradient_accumulation_steps is given
 PASS_TOKENS = 2048  # of a forward pass then, unless one row is longer

@@ -9,16 +9,16 @@ import transformers
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError
 from swiftlite.template import Template
-from swiftlite.train.callbacks import EarlyStop, RunLog
-from swiftlite.train.collate import Collator
-from swiftlite.train.model import pass_overhead
-from swiftlite.train.packing import Rows
-from swiftlite.train.rehearsal import Rehearsal
-from swiftlite.train.reports import open_reports
-from swiftlite.train.samples import Samples
+from swiftlite.train.model.make import pass_overhead
+from swiftlite.train.rows.collate import Collator
+from swiftlite.train.rows.packing import Rows
+from swiftlite.train.rows.stream import EncodedStream
+from swiftlite.train.scale.rehearsal import Rehearsal
 from swiftlite.train.settings import Schedule, training_arguments
-from swiftlite.train.stream import EncodedStream
 from swiftlite.train.trainer import SftTrainer
+from swiftlite.train.watching.callbacks import EarlyStop, RunLog
+from swiftlite.train.watching.reports import open_reports
+from swiftlite.train.watching.samples import Samples
 
 
 def make_trainer(

@@ -16,23 +16,23 @@ from swiftlite.hub import local_path
 from swiftlite.registry.resolve import ModelSource, complete
 from swiftlite.template import Template, get_template
 from swiftlite.template.writer import chat_template
-from swiftlite.train.data import beyond, extent, run_data
-from swiftlite.train.dump import dump_prompt
-from swiftlite.train.memory import gpu_errors
-from swiftlite.train.model import make_model, resolve_dtype
+from swiftlite.train.model.make import make_model, resolve_dtype
+from swiftlite.train.model.quantized import check_quantization
+from swiftlite.train.model.targets import lora_targets
+from swiftlite.train.model.tokens import add_tokens
 from swiftlite.train.output import args_record, check_output, claim, how_to_go_on, write_args, write_training_args
-from swiftlite.train.quantized import check_quantization
-from swiftlite.train.ranks import is_main, pick_device, say, shared_folder
-from swiftlite.train.rehearsal import too_large
-from swiftlite.train.reports import check_reports
 from swiftlite.train.resume import check_resume, check_schedule, go_back
-from swiftlite.train.samples import read_prompts
+from swiftlite.train.rows.data import beyond, extent, run_data
+from swiftlite.train.rows.dump import dump_prompt
+from swiftlite.train.rows.stream import EncodedStream
+from swiftlite.train.scale.memory import gpu_errors
+from swiftlite.train.scale.ranks import is_main, pick_device, say, shared_folder
+from swiftlite.train.scale.rehearsal import too_large
 from swiftlite.train.settings import make_schedule, sharing
 from swiftlite.train.setup import add_callbacks, make_trainer
-from swiftlite.train.stream import EncodedStream
-from swiftlite.train.summary import finish
-from swiftlite.train.targets import lora_targets
-from swiftlite.train.tokens import add_tokens
+from swiftlite.train.watching.reports import check_reports
+from swiftlite.train.watching.samples import read_prompts
+from swiftlite.train.watching.summary import finish
 
 
 def run(args: SftArgs) -> dict[str, Any]:

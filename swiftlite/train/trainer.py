@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE
 from swiftlite.train.checkpoints import Checkpoints
-from swiftlite.train.collate import BatchSampler
-from swiftlite.train.deepspeed import share_parameters, stage_of
-from swiftlite.train.packing import Rows
-from swiftlite.train.sharded import share_weights
-from swiftlite.train.shares import Order, Shares
-from swiftlite.train.stream import EncodedStream, StreamLoader
-from swiftlite.train.tuners import parameter_groups, restore
+from swiftlite.train.model.tuners import parameter_groups, restore
+from swiftlite.train.rows.collate import BatchSampler
+from swiftlite.train.rows.packing import Rows
+from swiftlite.train.rows.stream import EncodedStream, StreamLoader
+from swiftlite.train.scale.deepspeed import share_parameters, stage_of
+from swiftlite.train.scale.sharded import share_weights
+from swiftlite.train.scale.shares import Order, Shares
 
 COUNTS = ('correct', 'trained', 'tokens')
 BATCHES_TOGETHER = 50  # of similar rows, with --group_by_length

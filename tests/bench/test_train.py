@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from swiftlite.bench.train_report import table
 from swiftlite.bench.train_rows import random_rows
 from swiftlite.cli.main import run as main
-from swiftlite.train.speed import known_peak, token_flops
+from swiftlite.train.watching.speed import known_peak, token_flops
 
 SHORT = [
     '--row_length',

@@ -73,7 +73,7 @@ def test_config_is_understood_and_says_when_to_use_it(config, beside):
 @pytest.mark.parametrize('config', SFT, ids=lambda config: config.stem)
 def test_training_runs(config, beside, capsys, monkeypatch):
     """Two steps of each way to train; what it leaves is an adapter, or whole weights."""
-    monkeypatch.setattr('swiftlite.train.plots.draw', lambda *_: [])
+    monkeypatch.setattr('swiftlite.train.watching.plots.draw', lambda *_: [])
     if config.stem == 'qlora':
         pytest.importorskip('bitsandbytes', reason="4 bits need bitsandbytes: pip install 'swiftlite[qlora]'")
     words = f'sft --config configs/sft/{config.name} {FEW} {LESS.get(config.stem, "")}'.split()

@@ -54,8 +54,8 @@ def data(tmp_path) -> Path:
 @pytest.fixture
 def sft(checkpoint, data, tmp_path, monkeypatch):
     """Run sft on the data; keyword arguments are its flags, and `draw` for pictures. Returns the summary."""
-    from swiftlite.train import plots
     from swiftlite.train.sft import run
+    from swiftlite.train.watching import plots
 
     def start(draw=False, **flags):
         if not draw:

@@ -16,9 +16,9 @@ from swiftlite.checkpoint import load_tokenizer
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
 from swiftlite.template import IGNORE, get_template
-from swiftlite.train import data as module
-from swiftlite.train.data import training_data
-from swiftlite.train.encode import EncodeOptions, cut
+from swiftlite.train.rows import data as module
+from swiftlite.train.rows.data import training_data
+from swiftlite.train.rows.encode import EncodeOptions, cut
 
 BASE = local_path('tiny-chat')
 
@@ -126,7 +126,7 @@ import sys
 from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import load_tokenizer
 from swiftlite.template import get_template
-from swiftlite.train import data
+from swiftlite.train.rows import data
 base, file, cache, log = sys.argv[1:]
 encode = data._encoded
 def logged(*a):
@@ -386,7 +386,7 @@ def test_a_long_row_is_not_bad(prepare, tmp_path):
 
 
 def test_rows_of_which_nothing_is_learned_are_not_shown(tmp_path, template, capsys):
-    from swiftlite.train.dump import dump_prompt
+    from swiftlite.train.rows.dump import dump_prompt
 
     file = write(tmp_path / 'a.jsonl', ['word ' * 200, 'Which tea?'])
     flags = {'model_type': 'tiny-chat', 'dataset_test_ratio': 0, 'max_length': 60, 'truncation_strategy': 'right'}
@@ -397,7 +397,7 @@ def test_rows_of_which_nothing_is_learned_are_not_shown(tmp_path, template, caps
 
 
 def test_nothing_to_show(tmp_path, template):
-    from swiftlite.train.dump import dump_prompt
+    from swiftlite.train.rows.dump import dump_prompt
 
     (tmp_path / 'empty.jsonl').write_text('')
     for name, why in (
@@ -410,7 +410,7 @@ def test_nothing_to_show(tmp_path, template):
 
 
 def test_rows_are_shown(tmp_path, template, capsys, monkeypatch):
-    from swiftlite.train.dump import dump_prompt
+    from swiftlite.train.rows.dump import dump_prompt
 
     file = write(tmp_path / 'a.jsonl', ['word ' * 200, 'Which tea?', 'And coffee?', 'third'], response='Green 你好.')
     args = SftArgs(dataset=[file], model_type='tiny-chat', dataset_test_ratio=0, dump_prompt=2, max_length=100)

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import SwiftliteError, UsageError
-from swiftlite.train import deepspeed, resume
-from swiftlite.train.deepspeed import deepspeed_config, spread, stage_of
-from swiftlite.train.memory import estimate
-from swiftlite.train.model import load_model
+from swiftlite.train import resume
+from swiftlite.train.model.make import load_model
+from swiftlite.train.scale import deepspeed
+from swiftlite.train.scale.deepspeed import deepspeed_config, spread, stage_of
+from swiftlite.train.scale.memory import estimate
 from tests.train.test_distributed import FULL, LORA, assert_same, log_of
 
 installed = pytest.mark.skipif(find_spec('deepspeed') is None, reason="needs 'swiftlite[deepspeed]'")

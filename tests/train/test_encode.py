@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
-from swiftlite.train.collate import BatchSampler, Collator
-from swiftlite.train.encode import EncodeOptions, encode_rows
-from swiftlite.train.encoded import EncodedRows
+from swiftlite.train.rows.collate import BatchSampler, Collator
+from swiftlite.train.rows.encode import EncodeOptions, encode_rows
+from swiftlite.train.rows.encoded import EncodedRows
 
 
 class Template:

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, apply_rotary_pos_emb
 
-from swiftlite.train import fused
-from swiftlite.train.fused_lora import Projection, mlp, project
+from swiftlite.train.model import fused
+from swiftlite.train.model.fused_lora import Projection, mlp, project
 from swiftlite_kernels.lora_dropout.reference import dropped
 
 KINDS = {'lora': (True, True, True), 'some': (True, False, True), 'none': (False, False, False)}
@@ -67,7 +67,7 @@ def test_mlp(kind, bias):
 def masks(monkeypatch, *shapes):
     """Masks of dropout for the seeds 5, 6, ... that will be drawn."""
     seeds = iter(range(5, 99))
-    monkeypatch.setattr('swiftlite.train.fused_lora.draw_seed', lambda layers: next(seeds))
+    monkeypatch.setattr('swiftlite.train.model.fused_lora.draw_seed', lambda layers: next(seeds))
     return [dropped(torch.ones(*shape, dtype=torch.float64), 0.25, 5 + i) for i, shape in enumerate(shapes)]
 
 

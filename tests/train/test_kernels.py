@@ -13,10 +13,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from swiftlite.registry.families import FAMILIES
-from swiftlite.train import fused_lora
-from swiftlite.train.attention import install_attention
-from swiftlite.train.kernels import install_kernels
-from swiftlite.train.loss import install_loss
+from swiftlite.train.model import fused_lora
+from swiftlite.train.model.attention import install_attention
+from swiftlite.train.model.kernels import install_kernels
+from swiftlite.train.model.loss import install_loss
 from tests.tiny import randomize
 
 LINEAR = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
@@ -255,7 +255,7 @@ def test_the_flag(sft, monkeypatch, wanted):
     """On a CPU the kernels are used where they are asked for, on a GPU by themselves; the run is the same."""
     installed = []
     monkeypatch.setattr(
-        'swiftlite.train.model.install_kernels', lambda model: installed.append(1) or install_kernels(model)
+        'swiftlite.train.model.make.install_kernels', lambda model: installed.append(1) or install_kernels(model)
     )
     flags = {'lora_target_modules': ['ALL'], 'max_steps': 2, 'learning_rate': 1e-3}
     found = sft(use_kernels=wanted, **flags)['train_loss']

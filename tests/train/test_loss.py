@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from swiftlite.train import loss as module
-from swiftlite.train.collate import Collator
-from swiftlite.train.encoded import EncodedRows
-from swiftlite.train.kernels import install_kernels
-from swiftlite.train.loss import install_loss, linear_cross_entropy
+from swiftlite.train.model import loss as module
+from swiftlite.train.model.kernels import install_kernels
+from swiftlite.train.model.loss import install_loss, linear_cross_entropy
+from swiftlite.train.rows.collate import Collator
+from swiftlite.train.rows.encoded import EncodedRows
 
 
 @pytest.mark.parametrize('chunk', [40, 1 << 20])

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from swiftlite.args.sft import SftArgs
 from swiftlite.cli.parse import parse
 from swiftlite.errors import SwiftliteError
-from swiftlite.train import rehearsal as module
 from swiftlite.train import setup
-from swiftlite.train.collate import Collator
-from swiftlite.train.kernels import install_kernels
-from swiftlite.train.memory import (
+from swiftlite.train.model.kernels import install_kernels
+from swiftlite.train.model.make import load_model
+from swiftlite.train.rows.collate import Collator
+from swiftlite.train.scale import rehearsal as module
+from swiftlite.train.scale.memory import (
     USABLE,
     Estimate,
     available_memory,
@@ -27,8 +28,7 @@ from swiftlite.train.memory import (
     saved_bytes,
     size,
 )
-from swiftlite.train.model import load_model
-from swiftlite.train.rehearsal import Rehearsal, recompute
+from swiftlite.train.scale.rehearsal import Rehearsal, recompute
 from tests.tiny import tiny_qwen2
 
 LAYERS = 5

@@ -12,14 +12,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.families import FAMILIES
-from swiftlite.train import attention as module
-from swiftlite.train.attention import NAME, attention, install_attention
-from swiftlite.train.collate import Collator
-from swiftlite.train.encoded import EncodedRows
-from swiftlite.train.kernels import install_kernels
-from swiftlite.train.loss import install_loss
-from swiftlite.train.packing import PackedRows, best_fit_decreasing
-from swiftlite.train.rehearsal import recompute
+from swiftlite.train.model import attention as module
+from swiftlite.train.model.attention import NAME, attention, install_attention
+from swiftlite.train.model.kernels import install_kernels
+from swiftlite.train.model.loss import install_loss
+from swiftlite.train.rows.collate import Collator
+from swiftlite.train.rows.encoded import EncodedRows
+from swiftlite.train.rows.packing import PackedRows, best_fit_decreasing
+from swiftlite.train.scale.rehearsal import recompute
 from tests.tiny import randomize
 
 WINDOWS = {

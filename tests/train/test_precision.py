@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from swiftlite.train.model import resolve_dtype
+from swiftlite.train.model.make import resolve_dtype
 
 HALVES = ['bf16', 'fp16'] if torch.cuda.is_available() else ['bf16']
 

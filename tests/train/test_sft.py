@@ -14,9 +14,9 @@ import swiftlite
 from swiftlite.checkpoint import fingerprint, read_adapter, read_config
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.registry.resolve import resolve_model
-from swiftlite.train import callbacks, plots, reports
 from swiftlite.train.output import claim
 from swiftlite.train.trainer import SftTrainer
+from swiftlite.train.watching import callbacks, plots, reports
 from tests.qwen_v1 import CONFIG, write_qwen_v1
 from tests.tiny import tiny_qwen2
 

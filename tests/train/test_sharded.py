@@ -11,13 +11,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from swiftlite.train.attention import install_attention
-from swiftlite.train.collate import Collator
-from swiftlite.train.kernels import install_kernels
-from swiftlite.train.loss import install_loss
-from swiftlite.train.memory import decoder_layers
-from swiftlite.train.packing import PackedRows
-from swiftlite.train.rehearsal import recompute
+from swiftlite.train.model.attention import install_attention
+from swiftlite.train.model.kernels import install_kernels
+from swiftlite.train.model.loss import install_loss
+from swiftlite.train.rows.collate import Collator
+from swiftlite.train.rows.packing import PackedRows
+from swiftlite.train.scale.memory import decoder_layers
+from swiftlite.train.scale.rehearsal import recompute
 from tests.train.test_packing import rows_of, tiny
 
 

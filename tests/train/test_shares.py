@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swiftlite.train.shares import Shares
+from swiftlite.train.scale.shares import Shares
 
 
 @settings(max_examples=60)

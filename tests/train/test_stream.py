@@ -17,9 +17,9 @@ from swiftlite.data.stream import mixed, shuffled
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.hub import local_path
 from swiftlite.template import get_template
-from swiftlite.train import stream as module
-from swiftlite.train.data import beyond
-from swiftlite.train.stream import EncodedStream, Place, StreamLoader, row_stream
+from swiftlite.train.rows import stream as module
+from swiftlite.train.rows.data import beyond
+from swiftlite.train.rows.stream import EncodedStream, Place, StreamLoader, row_stream
 
 
 @pytest.fixture(scope='module')

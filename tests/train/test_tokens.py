@@ -94,7 +94,7 @@ def test_full_training_saves_them(sft, plans, checkpoint):
 
 def test_new_rows_start_as_the_mean(checkpoint):
     from swiftlite.checkpoint import load_tokenizer
-    from swiftlite.train.tokens import add_tokens, make_room
+    from swiftlite.train.model.tokens import add_tokens, make_room
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32), load_tokenizer(checkpoint)
     before = model.get_input_embeddings().weight.detach().clone()

@@ -21,9 +21,9 @@ from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.export import merge
 from swiftlite.infer.setup import prepare
 from swiftlite.train import sft as module
-from swiftlite.train.noise import add_noise
-from swiftlite.train.quantized import keep_as_they_are
-from swiftlite.train.tuners import freeze, parameter_groups
+from swiftlite.train.model.noise import add_noise
+from swiftlite.train.model.quantized import keep_as_they_are
+from swiftlite.train.model.tuners import freeze, parameter_groups
 from tests.tiny import EXACT, tiny_model
 
 NEEDED = "4 bits need bitsandbytes: pip install 'swiftlite[qlora]'"

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from swiftlite.checkpoint import load_tokenizer
 from swiftlite.errors import UsageError
 from swiftlite.template import get_template
-from swiftlite.train import callbacks, reports
-from swiftlite.train.speed import token_flops, token_length
+from swiftlite.train.watching import callbacks, reports
+from swiftlite.train.watching.speed import token_flops, token_length
 
 
 def lines(summary: dict, name: str = 'logging.jsonl') -> list[dict]:

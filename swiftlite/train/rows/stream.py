@@ -15,10 +15,10 @@ from swiftlite.data.files import Drops
 from swiftlite.data.stream import RowStream
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.encode import EMPTY, NO_TARGET, cut, encode_options, encode_row, has_empty_answer
-from swiftlite.train.encoded import EncodedRows
-from swiftlite.train.packing import best_fit_decreasing
-from swiftlite.train.ranks import world_size
+from swiftlite.train.rows.encode import EMPTY, NO_TARGET, cut, encode_options, encode_row, has_empty_answer
+from swiftlite.train.rows.encoded import EncodedRows
+from swiftlite.train.rows.packing import best_fit_decreasing
+from swiftlite.train.scale.ranks import world_size
 from swiftlite.train.settings import PASS_TOKENS
 
 AHEAD = 8  # batches that wait for the training

@@ -10,8 +10,8 @@ import psutil
 import torch
 from torch import nn
 
-from swiftlite.train.loss import CHUNK, output_layer
-from swiftlite.train.ranks import processes_here
+from swiftlite.train.model.loss import CHUNK, output_layer
+from swiftlite.train.scale.ranks import processes_here
 
 GIB = 2**30
 PROBES = (64, 128)  # tokens of the two measurements that a line is drawn through

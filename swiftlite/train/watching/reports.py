@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from swiftlite.args.sft import SftArgs
 from swiftlite.errors import UsageError
-from swiftlite.train.ranks import is_main, say
+from swiftlite.train.scale.ranks import is_main, say
 
 PROJECT = 'swiftlite'
 

@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.train.deepspeed import spread
-from swiftlite.train.memory import (
+from swiftlite.train.rows.packing import Rows
+from swiftlite.train.rows.stream import EncodedStream
+from swiftlite.train.scale.deepspeed import spread
+from swiftlite.train.scale.memory import (
     available_memory,
     decoder_layers,
     estimate,
@@ -24,10 +26,8 @@ from swiftlite.train.memory import (
     peak_memory,
     size,
 )
-from swiftlite.train.packing import Rows
-from swiftlite.train.ranks import say
+from swiftlite.train.scale.ranks import say
 from swiftlite.train.settings import PASS_TOKENS, Schedule
-from swiftlite.train.stream import EncodedStream
 
 ALONE = (DistributedType.NO, DistributedType.MULTI_GPU)  # a process can run the model without the others
 

@@ -13,9 +13,9 @@ from swiftlite.data.rows import Drops, Row
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.encode import NO_TARGET, cut, encode_options, encode_row
-from swiftlite.train.ranks import say
-from swiftlite.train.stream import row_stream
+from swiftlite.train.rows.encode import NO_TARGET, cut, encode_options, encode_row
+from swiftlite.train.rows.stream import row_stream
+from swiftlite.train.scale.ranks import say
 
 LEARNED, CONTEXT, PLAIN = '\x1b[1;32m', '\x1b[2m', '\x1b[0m'
 

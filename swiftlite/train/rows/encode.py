@@ -11,8 +11,8 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.data.rows import Drops, Row
 from swiftlite.errors import SwiftliteError
 from swiftlite.template import IGNORE, Template
-from swiftlite.train.encoded import EncodedRows
-from swiftlite.train.forked import forked
+from swiftlite.train.rows.encoded import EncodedRows
+from swiftlite.train.rows.forked import forked
 
 NO_TARGET = 'no token to learn from'
 EMPTY = 'an empty answer: its end alone is learnt'

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from swiftlite.train.fused import Gradients, once, rows_of
+from swiftlite.train.model.fused import Gradients, once, rows_of
 from swiftlite_kernels import lora_dropout, swiglu
 from swiftlite_kernels.swiglu import LowRank
 

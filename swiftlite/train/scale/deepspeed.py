@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from swiftlite.errors import UsageError
-from swiftlite.train.memory import Estimate
+from swiftlite.train.scale.memory import Estimate
 
 # said by flags: transformers fills 'auto' in
 FILLED = {

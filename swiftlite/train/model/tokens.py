@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from swiftlite.errors import UsageError
-from swiftlite.train.ranks import say
+from swiftlite.train.scale.ranks import say
 
 
 def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> None:

@@ -12,15 +12,15 @@ from swiftlite.args.sft import SftArgs
 from swiftlite.checkpoint import load_tokenizer, native_checkpoint, raw_config
 from swiftlite.checkpoint.config import read_config
 from swiftlite.errors import SwiftliteError, UsageError
-from swiftlite.train.attention import install_attention
-from swiftlite.train.kernels import install_kernels
-from swiftlite.train.loss import install_loss
-from swiftlite.train.memory import gpu_errors
-from swiftlite.train.noise import add_noise
-from swiftlite.train.quantized import keep_as_they_are, quantization, size
-from swiftlite.train.ranks import say
-from swiftlite.train.tokens import make_room
-from swiftlite.train.tuners import add_adapter, freeze
+from swiftlite.train.model.attention import install_attention
+from swiftlite.train.model.kernels import install_kernels
+from swiftlite.train.model.loss import install_loss
+from swiftlite.train.model.noise import add_noise
+from swiftlite.train.model.quantized import keep_as_they_are, quantization, size
+from swiftlite.train.model.tokens import make_room
+from swiftlite.train.model.tuners import add_adapter, freeze
+from swiftlite.train.scale.memory import gpu_errors
+from swiftlite.train.scale.ranks import say
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
 SAVED = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from swiftlite.train import plots
 from swiftlite.train.output import LOG_FILE, next_commands
-from swiftlite.train.ranks import is_main, say
+from swiftlite.train.scale.ranks import is_main, say
 from swiftlite.train.trainer import SftTrainer
+from swiftlite.train.watching import plots
 
 
 def finish(trainer: SftTrainer, folder: Path, lora: bool) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from swiftlite.args.sft import SftArgs
-from swiftlite.train.encoded import EncodedRows
-from swiftlite.train.ranks import say
+from swiftlite.train.rows.encoded import EncodedRows
+from swiftlite.train.scale.ranks import say
 
 
 class PackedRows:

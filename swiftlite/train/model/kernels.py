@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from swiftlite.train import fused, fused_lora
-from swiftlite.train.fused_lora import plain
-from swiftlite.train.loss import output_layer
+from swiftlite.train.model import fused, fused_lora
+from swiftlite.train.model.fused_lora import plain
+from swiftlite.train.model.loss import output_layer
 
 # decoder layers of this shape: norm, attention, add, norm, SwiGLU, add
 LAYERS = ('Qwen2DecoderLayer', 'Qwen3DecoderLayer', 'LlamaDecoderLayer', 'MistralDecoderLayer')

@@ -11,9 +11,9 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swiftlite.train.output import LOG_FILE
-from swiftlite.train.ranks import say
-from swiftlite.train.reports import Report, figures_of
-from swiftlite.train.speed import peak_flops, token_flops, token_length
+from swiftlite.train.scale.ranks import say
+from swiftlite.train.watching.reports import Report, figures_of
+from swiftlite.train.watching.speed import peak_flops, token_flops, token_length
 
 ROUNDED = {'loss': 6, 'token_acc': 4, 'grad_norm': 4, 'eval_loss': 6, 'eval_token_acc': 4, 'epoch': 4}
 

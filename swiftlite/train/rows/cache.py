@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from swiftlite.train.encode import EncodeReport
-from swiftlite.train.encoded import EncodedRows
+from swiftlite.train.rows.encode import EncodeReport
+from swiftlite.train.rows.encoded import EncodedRows
 
 FORMAT = 1  # of the folders
 KEY = re.compile('[0-9a-f]{32}')  # names of entries; what else is there is not ours

@@ -16,14 +16,14 @@ from swiftlite.data.sources import parse
 from swiftlite.data.split import read_split
 from swiftlite.errors import SwiftliteError, UsageError
 from swiftlite.template import Template
-from swiftlite.train.cache import EncodedData, cached, content_key, file_digest, prune
-from swiftlite.train.callbacks import progress_bar
-from swiftlite.train.encode import EncodeOptions, EncodeReport, encode_options, encode_rows
-from swiftlite.train.encoded import EncodedRows
-from swiftlite.train.forked import usable_workers
-from swiftlite.train.packing import Rows, pack, pack_rows
-from swiftlite.train.ranks import rank, say
-from swiftlite.train.stream import WINDOW, EncodedStream
+from swiftlite.train.rows.cache import EncodedData, cached, content_key, file_digest, prune
+from swiftlite.train.rows.encode import EncodeOptions, EncodeReport, encode_options, encode_rows
+from swiftlite.train.rows.encoded import EncodedRows
+from swiftlite.train.rows.forked import usable_workers
+from swiftlite.train.rows.packing import Rows, pack, pack_rows
+from swiftlite.train.rows.stream import WINDOW, EncodedStream
+from swiftlite.train.scale.ranks import rank, say
+from swiftlite.train.watching.callbacks import progress_bar
 
 MANY = 10_000  # rows from which encoding shows a bar and takes several processes
 TRAINING, HELD_OUT = 'training data', 'held-out data'
@@ -40,7 +40,7 @@ TOKENIZER = (
 )
 CODE = (
     *('data', 'template', 'registry/templates.py', 'checkpoint/tokenizer.py'),
-    *('train/encode.py', 'train/encoded.py', 'train/data.py', 'train/cache.py'),
+    *('train/rows/encode.py', 'train/rows/encoded.py', 'train/rows/data.py', 'train/rows/cache.py'),
 )
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from swiftlite.errors import SwiftliteError, UsageError, nearest
-from swiftlite.train.targets import covers
+from swiftlite.train.model.targets import covers
 
 ADAPTER, CONFIG = 'adapter_model.safetensors', 'adapter_config.json'
 
