@@ -88,7 +88,7 @@ def test_every_flag_is_read_by_the_package_it_configures(command, package):
         'ui': ['infer/setup.py'],
         'eval': ['data/*.py', 'infer/*.py'],
     }
-    files = [file for pattern in (f'{package}/*.py', *shared.get(package, [])) for file in root.glob(pattern)]
+    files = [file for pattern in (f'{package}/**/*.py', *shared.get(package, [])) for file in root.glob(pattern)]
     read = {name for file in files for name in attributes_of_args(file)}
     read |= {name for method, names in READ_BY.items() if method in read for name in names}
     assert {f.name for f in fields(CLASSES[command])} - read - READ_BY['recover'] - READ_BY['check'] == set()
