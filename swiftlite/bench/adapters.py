@@ -11,8 +11,8 @@ from typing import Any
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from ..args.bench_adapters import AdapterBenchArgs
+from ..engine.environment import SWITCH_INTERVAL, process_environment
 from ..engine.offline import LLM
-from ..engine.process.environment import SWITCH_INTERVAL, process_environment
 from ..engine.request import EngineRequest, LoRARequest
 from ..engine.sampling_params import SamplingParams
 from .adapter_folders import REAL, adapter_folders, pick

@@ -23,9 +23,9 @@ from .planner import Step
 from .request import EngineRequest, LoRARequest
 from .runner.executor import Executor
 from .runner.model_runner import StepFuture, num_pages
-from .runner.shared_prefix import PrefixFinder
 from .scheduler import Scheduler
 from .sequence import Sequence, Status
+from .shared_prefix import PrefixFinder
 
 
 class Engine:

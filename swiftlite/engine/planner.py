@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .plan import AdapterLoad, PromptRow, SlotStart, StepPlan
-from .runner.shared_prefix import PrefixFinder
 from .sequence import Sequence
+from .shared_prefix import PrefixFinder
 
 Row = tuple[Sequence, int, int]  # its tokens [start, start + count)
 

@@ -62,9 +62,14 @@ def read_prompt(prompt: Any, tokenizer: Any) -> tuple[str | None, list[int]]:
 def _tokenized(text: str, tokenizer: Any) -> list[int]:
     if tokenizer is None:
         raise RequestError('skip_tokenizer_init is set: give prompt_token_ids instead of text.')
-    if any('\ud800' <= c <= '\udfff' for c in text):
+    if not is_unicode(text):
         raise RequestError('the prompt holds half of a surrogate pair, which is no text.')
     return tokenizer(text, verbose=False)['input_ids']  # verbose: the engine itself says what is too long
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it has no half of a surrogate pair, which no tokenizer reads."""
+    return not any('\ud800' <= c <= '\udfff' for c in text)
 
 
 def _is_ids(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import nearest
 from .errors import RequestError
 from .grammar.params import StructuredOutputsParams, structured
+from .prompts import is_unicode
 
 
 class RequestOutputKind(Enum):
@@ -256,7 +257,7 @@ class SamplingParams:
             self.bad_words = [self.bad_words]
         if self.bad_words is not None:
             good = isinstance(self.bad_words, (list, tuple)) and len(self.bad_words) <= MAX_BAD_WORDS
-            good = good and all(isinstance(word, str) and word.strip() and _is_unicode(word) for word in self.bad_words)
+            good = good and all(isinstance(word, str) and word.strip() and is_unicode(word) for word in self.bad_words)
             self._check('bad_words', bool(good), f'at most {MAX_BAD_WORDS} non-empty texts of Unicode')
             self.bad_words = list(self.bad_words)
         if self.allowed_token_ids is not None:
@@ -292,8 +293,3 @@ def field_names() -> tuple[str, ...]:
 
 def _short(text: str, most: int = 200) -> str:
     return text if len(text) <= most else f'{text[:most]}…'
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it has no half of a surrogate pair, which no tokenizer reads."""
-    return not any('\ud800' <= c <= '\udfff' for c in text)

@@ -16,8 +16,8 @@ from .grammar.constraint import take
 from .outputs import SequenceOutput
 from .plan import AdapterLoad, SlotStart, StepResult
 from .planner import Planner, Row, Step
-from .runner.shared_prefix import PrefixFinder
 from .sequence import Sequence, Status
+from .shared_prefix import PrefixFinder
 from .waiting import WaitingLine
 
 PATIENCE = 32  # steps that a sequence waits for rank pages before running adapters make way

@@ -73,17 +73,7 @@ def check_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | No
             raise ApiError(f'{path}.function.description must be a string.', param=f'{path}.function.description')
         if not isinstance(function.get('strict') or False, bool):
             raise ApiError(f'{path}.function.strict must be true or false.', param=f'{path}.function.strict')
-        check_text(json.dumps(tool, ensure_ascii=False), path)
     return tools or None
-
-
-def check_text(text: str, path: str) -> str:
-    """Refuse text that is not Unicode (lone surrogates), which no tokenizer can read."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ApiError(f'{path} has half of a surrogate pair at character {error.start}.', param=path) from None
-    return text
 
 
 def _message(message: dict[str, Any], path: str) -> dict[str, Any]:
@@ -107,7 +97,7 @@ def _message(message: dict[str, Any], path: str) -> dict[str, Any]:
         if value is not None:
             if not isinstance(value, str):
                 raise ApiError(f'{path}.{key} must be a string.', param=f'{path}.{key}')
-            plain[key] = check_text(value, f'{path}.{key}')
+            plain[key] = value
     return plain
 
 
@@ -115,7 +105,7 @@ def _content(content: Any, path: str) -> str:
     if content is None:
         return ''
     if isinstance(content, str):
-        return check_text(content, path)
+        return content
     if not isinstance(content, list):
         raise ApiError(f'{path} must be a string or a list of parts.', param=path)
     return '\n'.join(_text_part(part, f'{path}[{index}]') for index, part in enumerate(content))
@@ -123,7 +113,7 @@ def _content(content: Any, path: str) -> str:
 
 def _text_part(part: Any, path: str) -> str:
     if isinstance(part, str):
-        return check_text(part, path)
+        return part
     if not isinstance(part, dict) or not isinstance(part.get('type'), str):
         raise ApiError(f"{path} must be an object like {{'type': 'text', 'text': '…'}}.", param=path)
     if part['type'] not in ('text', 'input_text', 'output_text', 'refusal'):
@@ -131,7 +121,7 @@ def _text_part(part: Any, path: str) -> str:
     text = part.get('refusal' if part['type'] == 'refusal' else 'text')
     if not isinstance(text, str):
         raise ApiError(f'{path}.text must be a string.', param=f'{path}.text')
-    return check_text(text, f'{path}.text')
+    return text
 
 
 def _tool_call(call: Any, path: str) -> dict[str, Any]:
@@ -142,10 +132,12 @@ def _tool_call(call: Any, path: str) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
+            json.dumps(arguments, ensure_ascii=False).encode()  # escapes within escapes: `parse_json` did not see them
+        except UnicodeEncodeError:
+            raise ApiError(f'{path}.function.arguments has half of a surrogate pair.', param=path) from None
         except (ValueError, RecursionError) as error:
             raise ApiError(f'{path}.function.arguments is not valid JSON: {error}.', param=path) from None
     if not isinstance(arguments, dict):
         raise ApiError(f'{path}.function.arguments must be a JSON object.', param=path)
-    check_text(function['name'] + json.dumps(arguments, ensure_ascii=False), f'{path}.function')
     known = {'id': call['id']} if isinstance(call.get('id'), str) else {}
     return {**known, 'type': 'function', 'function': {'name': function['name'], 'arguments': arguments}}

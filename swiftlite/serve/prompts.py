@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from swiftlite.serve.errors import ApiError
-from swiftlite.serve.messages import check_text
 from swiftlite.serve.protocol import CompletionBody, GenerationBody
 from swiftlite.serve.sampling import check_token_ids
 from swiftlite.serve.service import Service, beside_if_long
@@ -36,7 +35,7 @@ async def encode_prompts(service: Service, prompts: list[str | list[int]], body:
 
 def _encoded(service: Service, prompt: str | list[int], body: CompletionBody) -> list[int]:
     if isinstance(prompt, str):
-        ids = service.text_ids(check_text(prompt, 'prompt'), body.add_special_tokens)
+        ids = service.text_ids(prompt, body.add_special_tokens)
     else:
         check_token_ids(prompt, service.vocab_size, 'prompt')
         ids = prompt

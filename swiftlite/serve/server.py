@@ -22,6 +22,7 @@ from swiftlite.infer.setup import Setup, prepare, sampling
 from swiftlite.serve.app import create_app
 from swiftlite.serve.lifetime import Server, address, seconds_since_start, unless
 from swiftlite.serve.models_list import ServedModels
+from swiftlite.serve.reply import CUT_SECONDS
 from swiftlite.serve.service import Limits, Service
 from swiftlite.serve.sockets import BACKLOG, allow_connections, listen
 from swiftlite.serve.stats_log import log_stats
@@ -29,8 +30,6 @@ from swiftlite.template.jinja import check_syntax
 
 if TYPE_CHECKING:
     from swiftlite.args.deploy import DeployArgs
-
-CUT_SECONDS = 5.0  # for answers that were cut short to reach their clients
 
 
 def run(args: DeployArgs, process: EngineProcess | None = None) -> int:

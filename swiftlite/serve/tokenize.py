@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from swiftlite.serve.errors import ApiError
-from swiftlite.serve.messages import check_text, check_tools, template_messages, template_options
+from swiftlite.serve.messages import check_tools, template_messages, template_options
 from swiftlite.serve.protocol import DetokenizeBody, TokenizeBody
 from swiftlite.serve.sampling import check_token_ids
 from swiftlite.serve.service import Service, beside_if_long
@@ -26,7 +26,7 @@ async def tokenize(service: Service, body: TokenizeBody) -> dict[str, Any]:
             **template_options(body, template),
         )
     else:
-        text = check_text(body.prompt or '', 'prompt')
+        text = body.prompt or ''
         ids = await beside_if_long(len(text), lambda: service.text_ids(text, body.add_special_tokens))
     strings = service.engine.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
     return {'count': len(ids), 'max_model_len': service.max_model_len, 'tokens': ids, 'token_strs': strings}

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from functools import partial
 
 import pytest
 
@@ -52,6 +53,11 @@ async def until(check, seconds=60.0):
             return value
         await asyncio.sleep(0.02)
     raise AssertionError('never happened')
+
+
+async def idle(engine):
+    stats = await engine.stats()
+    return (stats['blocks_used'], stats['num_running'], stats['num_waiting']) == (0, 0, 0)
 
 
 async def test_answers_adapters_and_refusals(base, adapters):
@@ -104,11 +110,7 @@ async def test_leaving_an_answer_frees_its_blocks(base):
         await engine.abort('d')
         assert (await asked)[1] == 'abort'
 
-        async def idle():
-            stats = await engine.stats()
-            return (stats['blocks_used'], stats['num_running'], stats['num_waiting']) == (0, 0, 0)
-
-        await until(idle)
+        await until(partial(idle, engine))
     finally:
         await engine.shutdown()
 
@@ -156,11 +158,7 @@ async def test_what_left_while_the_engine_stood_still_is_not_kept(base, monkeypa
         os.kill(engine._client.process.pid, signal.SIGCONT)
         assert await waits == expected and await ended == ([], 'abort')
 
-        async def idle():
-            stats = await engine.stats()
-            return (stats['blocks_used'], stats['num_running'], stats['num_waiting']) == (0, 0, 0)
-
-        await until(idle)
+        await until(partial(idle, engine))
     finally:
         await engine.shutdown()
 

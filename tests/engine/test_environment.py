@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from swiftlite.engine.environment import process_environment
 from swiftlite.engine.process.child import EngineProcess
-from swiftlite.engine.process.environment import process_environment
 
 OURS = 'pinned_use_cuda_host_register:True'
 

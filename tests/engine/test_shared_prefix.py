@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from swiftlite.engine.runner.shared_prefix import PrefixFinder
+from swiftlite.engine.shared_prefix import PrefixFinder
 from tests.engine.runs import make_llm, random_prompts, run
 
 

@@ -6,10 +6,10 @@ import signal
 import pytest
 
 from swiftlite import LoRARequest
-from swiftlite.engine import EngineDeadError
+from swiftlite.engine import EngineDeadError, EngineRequest
 from swiftlite.engine.runner import executor
 from swiftlite.errors import SwiftliteError
-from tests.engine.runs import make_llm, random_prompts, run
+from tests.engine.runs import greedy, make_llm, random_prompts, run
 from tests.tiny import tiny_adapter, tiny_qwen2
 
 PROMPTS = random_prompts(8, seed=2)
@@ -23,6 +23,8 @@ def test_two_ranks_are_one(base, adapters):
     try:
         assert run(two, PROMPTS, lora=mix) == expected
         worker = two.engine.executor.workers[0]
+        with open(f'/proc/{worker.process.pid}/environ', 'rb') as file:
+            assert b'pinned_use_cuda_host_register:True' in file.read()
         send = worker.send
         worker.send = lambda kind, *rest: send(kind, *(r if r != str(adapters[0]) else '/nowhere' for r in rest))
         with pytest.raises(SwiftliteError, match='/nowhere is not a folder'):  # only the other rank says so
@@ -35,6 +37,25 @@ def test_two_ranks_are_one(base, adapters):
             run(two, PROMPTS)
         with pytest.raises(EngineDeadError):
             run(two, PROMPTS[:1])
+    finally:
+        two.shutdown()
+
+
+def test_what_a_broken_step_computed_is_no_result(base):
+    """On a GPU the sum over ranks is broken off when one dies: what rank 0 then has is no token."""
+    two = make_llm(base, tensor_parallel_size=2)
+    try:
+        submit = two.engine.executor.runner.submit
+
+        def dies_meanwhile(plan):
+            future = submit(plan)
+            two.engine.executor._dead = 'rank 1 is gone'
+            return future
+
+        two.engine.executor.runner.submit = dies_meanwhile
+        with pytest.raises(EngineDeadError, match='rank 1 is gone'):
+            two.engine.add_request(EngineRequest('one', PROMPTS[0], greedy()))
+            two.engine.step()
     finally:
         two.shutdown()
 

@@ -232,6 +232,10 @@ def test_a_form_that_cannot_be_used_names_its_field(server: ServerThread) -> Non
         assert answer['param'] == 'guided_grammar' and 'EBNF' in answer['message']
 
 
+# JSON within JSON
+CALL = {'role': 'assistant', 'tool_calls': [{'function': {'name': 'f', 'arguments': '{"a": "\\ud800"}'}}]}
+
+
 @pytest.mark.usefixtures('healthy')
 @pytest.mark.parametrize(
     ('path', 'body', 'param'),
@@ -241,6 +245,7 @@ def test_a_form_that_cannot_be_used_names_its_field(server: ServerThread) -> Non
         (CHAT, {'guided_json': {'properties': {'a': {'enum': ['\ud83d!']}}}}, 'guided_json.properties.a.enum[0]'),
         (CHAT, {'stop': '\ude00\ud83d'}, 'stop'),
         (CHAT, {'model': '\ud800'}, 'model'),
+        (CHAT, {'messages': [*HELLO, CALL]}, 'messages[1].tool_calls[0]'),
         (CHAT, {'chat_template_kwargs': {'\ud800': 1}}, 'chat_template_kwargs'),
         (CHAT, {'\ud800': 1}, None),
         ('/v1/load_lora_adapter', {'lora_name': 'a\ud800', 'lora_path': '/tmp'}, 'lora_name'),

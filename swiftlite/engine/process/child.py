@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 
+from ..environment import process_environment
 from .channel import Channel
-from .environment import process_environment
 
 GONE = 5.0  # seconds for processes that were killed to be gone
 TICK = 0.01

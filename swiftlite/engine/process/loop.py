@@ -20,10 +20,10 @@ from typing import Any
 from ...errors import SwiftliteError
 from ..config import EngineConfig
 from ..engine import Engine
+from ..environment import SWITCH_INTERVAL
 from ..errors import EngineDeadError
 from ..outputs import SequenceOutput, pack
 from .channel import Channel
-from .environment import SWITCH_INTERVAL
 
 READING = 0.02  # seconds of messages between two steps
 LEAVING = 10.0  # seconds for the last words to be read

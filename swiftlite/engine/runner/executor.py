@@ -24,9 +24,9 @@ from ...errors import SwiftliteError
 from ...layers.parallel import TPGroup, shard_size
 from ..adapters.reader import AdapterRead
 from ..config import EngineConfig, ModelConfig
+from ..environment import process_environment
 from ..errors import EngineDeadError
 from ..plan import StepPlan, StepResult
-from ..process.environment import process_environment
 from .model_runner import ModelRunner, StepFuture
 
 START_TIMEOUT = 600.0  # seconds for a rank to load

@@ -7,7 +7,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from ...errors import SwiftliteError
-from ..process.environment import SWITCH_INTERVAL
+from ..environment import SWITCH_INTERVAL
 from .executor import RankSetup, join
 from .model_runner import ModelRunner
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..sequence import Sequence
+from .sequence import Sequence
 
 # tokens that need not be read again; below, finding and merging costs more than reading
 WORTHWHILE = 32768
