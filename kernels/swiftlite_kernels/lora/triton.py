@@ -1,72 +1,33 @@
-"""vLLM's batched low-rank products: a launch a slice, whose programs read the routing on the device.
+"""vLLM's batched low-rank products by the kernels of paged_lora: every slice's weights are a pool of their own.
 
-A captured call serves every mix of adapters. The engine's own kernels, over pages of ranks, are those of paged_lora.
+The tiles are made on the device from vLLM's routing, so that a captured call serves every mix of adapters.
 """
 
 import torch
-import triton
-import triton.language as tl
 
-from swiftlite_kernels.triton import next_power_of_2
+from swiftlite_kernels.paged_lora import LoRARouting
+from swiftlite_kernels.paged_lora import triton as paged
 
-TOKENS = 16  # of a program
-RANKS = 256  # of a launch at most
+SMALL, LARGE, FEW_TOKENS = 16, 64, 512  # tokens of a tile, up to FEW_TOKENS in all and above
 
 
-@triton.jit
-def routed(order, counts, starts, entry, TOKENS: tl.constexpr):
-    """(tokens [TOKENS], which of them are there) of a program among those of an adapter."""
-    place = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
-    here = place < tl.load(counts + entry)
-    return tl.load(order + tl.load(starts + entry) + place, here, other=0).to(tl.int64), here
-
-
-@triton.jit
-def shrink_kernel(
-    out, x, a, order, counts, starts, ids, scaling, columns, rank, x_row, a_adapter, a_row, out_row,
-    TOKENS: tl.constexpr, COLUMNS: tl.constexpr, RANK: tl.constexpr, IEEE: tl.constexpr,
-):
-    """Program (tokens of an adapter, entry of ids)."""
-    entry = tl.program_id(1)
-    adapter = tl.load(ids + entry).to(tl.int64)
-    if (adapter < 0) | (tl.program_id(0) * TOKENS >= tl.load(counts + entry)):
-        return
-    token, here = routed(order, counts, starts, entry, TOKENS)
-    r = tl.arange(0, RANK)
-    line, lines = x + token[:, None] * x_row, a + adapter * a_adapter + r[:, None] * a_row
-    total = tl.zeros([TOKENS, RANK], tl.float32)
-    for piece in range(tl.cdiv(columns, COLUMNS)):
-        column = piece * COLUMNS + tl.arange(0, COLUMNS)
-        inside = (column < columns)[None, :]
-        value = tl.load(line + column[None, :], here[:, None] & inside, other=0.0).to(a.dtype.element_ty)
-        weight = tl.load(lines + column[None, :], (r < rank)[:, None] & inside, other=0.0)
-        total = tl.dot(value, tl.trans(weight), total, input_precision='ieee' if IEEE else None)
-    at = out + token[:, None] * out_row + r[None, :]
-    tl.store(at, (total * scaling).to(out.dtype.element_ty), here[:, None] & (r < rank)[None, :])
-
-
-@triton.jit
-def expand_kernel(
-    y, x, b, order, counts, starts, ids, width, rank, x_row, b_adapter, b_row, y_row,
-    TOKENS: tl.constexpr, WIDTH: tl.constexpr, RANK: tl.constexpr, ADD: tl.constexpr, IEEE: tl.constexpr,
-):
-    """Program (tokens of an adapter, columns of the output, entry of ids)."""
-    entry = tl.program_id(2)
-    adapter = tl.load(ids + entry).to(tl.int64)
-    if (adapter < 0) | (tl.program_id(0) * TOKENS >= tl.load(counts + entry)):
-        return
-    token, here = routed(order, counts, starts, entry, TOKENS)
-    r, column = tl.arange(0, RANK), tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    inside = (column < width)[None, :]
-    value = tl.load(x + token[:, None] * x_row + r[None, :], here[:, None] & (r < rank)[None, :], other=0.0)
-    weight = tl.load(b + adapter * b_adapter + column[:, None] * b_row + r[None, :],
-                     (column < width)[:, None] & (r < rank)[None, :], other=0.0)
-    precision: tl.constexpr = 'ieee' if IEEE else None
-    product = tl.dot(value.to(tl.float32), tl.trans(weight.to(tl.float32)), input_precision=precision)
-    at = y + token[:, None] * y_row + column[None, :]
-    if ADD:
-        product += tl.load(at, here[:, None] & inside, other=0.0).to(tl.float32)
-    tl.store(at, product.to(y.dtype.element_ty), here[:, None] & inside)
+def tiles(
+    order: torch.Tensor, counts: torch.Tensor, starts: torch.Tensor, ids: torch.Tensor, pool_rows: torch.Tensor
+) -> LoRARouting:
+    """pool_rows [L, r]: rows of a pool that hold an adapter's ranks."""
+    adapters, rank = pool_rows.shape
+    size = SMALL if order.shape[0] <= FEW_TOKENS else LARGE
+    ends = ((counts + size - 1) // size).cumsum(0)  # tiles up to each entry of ids
+    tile = torch.arange(order.shape[0] // size + ids.shape[0], device=order.device)
+    entry = torch.searchsorted(ends, tile, right=True).clamp_(max=ids.shape[0] - 1)
+    first = tile - torch.where(entry > 0, ends[entry - 1], 0)  # within the entry
+    left = (counts[entry] - first * size).clamp_(0, size)
+    base = ids[entry] < 0
+    ranks = (torch.arange(adapters + 1, device=order.device) < adapters).int() * rank  # the last: base tokens
+    return LoRARouting(
+        torch.where(base, adapters, ids[entry]).int(), (starts[entry] + first * size).int(), left.int(),
+        torch.cat([pool_rows, pool_rows[:1]]).int(), ranks, size, order,
+    )  # fmt: skip
 
 
 def adapters_of(weights: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -86,19 +47,24 @@ def lora_shrink(
 ) -> None:
     if no_lora_flag_cpu.item() or inputs.shape[0] == 0:
         return
-    tokens, columns = inputs.shape
-    output_tensor.zero_()  # of tokens without an adapter
-    single = inputs.dtype == torch.float32
+    has = (token_lora_mapping >= 0)[:, None]
     for s, a in enumerate(adapters_of(lora_a_weights)):
-        for first in range(0, a.shape[1], RANKS):
-            part, out = a[:, first : first + RANKS], output_tensor[s, :, first:]
-            rank = part.shape[1]
-            shrink_kernel[(triton.cdiv(tokens, TOKENS), lora_ids.shape[0])](
-                out, inputs, part, token_indices_sorted_by_lora_ids, num_tokens_per_lora, lora_token_start_loc,
-                lora_ids, scaling, columns, rank, inputs.stride(0), part.stride(0), part.stride(1), out.stride(0),
-                TOKENS=TOKENS, COLUMNS=32 if single else 64 if rank > 64 else 256, RANK=max(16, next_power_of_2(rank)),
-                IEEE=single, num_warps=4, num_stages=3,
-            )
+        rank = a.shape[1]
+        rows = torch.arange(a.shape[0], device=a.device)[:, None] * (a.stride(0) // a.stride(1))
+        where = tiles(
+            token_indices_sorted_by_lora_ids, num_tokens_per_lora, lora_token_start_loc, lora_ids,
+            rows + torch.arange(rank, device=a.device),
+        )  # fmt: skip
+        parts = paged.shrink(inputs.to(a.dtype), one_pool(a), where, None)
+        output_tensor[s] = torch.where(has, parts[..., :rank].sum(0) * scaling, 0)
+
+
+def one_pool(a: torch.Tensor) -> torch.Tensor:
+    """[L, r, K] as [1, rows, K], whose rows are counted from the first one; ValueError if they do not lie evenly."""
+    if a.stride(0) % a.stride(1):
+        raise ValueError(f'adapters must lie whole rows apart, got strides {a.stride()}')
+    rows = (a.shape[0] - 1) * (a.stride(0) // a.stride(1)) + a.shape[1]
+    return a.as_strided((1, rows, a.shape[2]), (0, a.stride(1), 1))
 
 
 def lora_expand(
@@ -107,20 +73,19 @@ def lora_expand(
     num_tokens_per_lora: torch.Tensor, lora_token_start_loc: torch.Tensor, lora_ids: torch.Tensor,
     no_lora_flag_cpu: torch.Tensor, num_active_loras: torch.Tensor, offset_start: int = 0, add_inputs: bool = False,
 ) -> None:
-    tokens = output_tensor.shape[0]
-    if no_lora_flag_cpu.item() or tokens == 0:
+    if no_lora_flag_cpu.item() or output_tensor.shape[0] == 0:
         return
+    has = (token_lora_mapping >= 0)[:, None]
     for s, b in enumerate(adapters_of(lora_b_weights)):
-        width, rank = b.shape[1:]
-        for first in range(0, rank, RANKS):
-            part, x = b[..., first : first + RANKS], inputs[s, :, first:]
-            y = output_tensor[:, offset_start : offset_start + width]
-            padded = max(16, next_power_of_2(part.shape[2]))
-            columns = max(32, min(128, 4096 // padded))
-            expand_kernel[(triton.cdiv(tokens, TOKENS), triton.cdiv(width, columns), lora_ids.shape[0])](
-                y, x, part, token_indices_sorted_by_lora_ids, num_tokens_per_lora, lora_token_start_loc, lora_ids,
-                width, part.shape[2], x.stride(0), part.stride(0), part.stride(1), y.stride(0),
-                TOKENS=TOKENS, WIDTH=columns, RANK=padded, ADD=add_inputs or first > 0,
-                IEEE=b.dtype == torch.float32, num_warps=4,
-            )
+        adapters, width, rank = b.shape
+        y = output_tensor[:, offset_start : offset_start + width]
+        if not add_inputs:
+            y.copy_(torch.where(has, 0, y))
+        # the r-th rank of an adapter is a row of the pool that begins at its first column's r-th element
+        pool = b.as_strided((b.stride(0) * (adapters - 1) + rank, width), (1, b.stride(1)))
+        rows = torch.arange(adapters, device=b.device)[:, None] * b.stride(0) + torch.arange(rank, device=b.device)
+        where = tiles(
+            token_indices_sorted_by_lora_ids, num_tokens_per_lora, lora_token_start_loc, lora_ids, rows
+        )  # fmt: skip
+        paged.expand(y, inputs[s : s + 1].float(), pool, [width], where)
         offset_start += width

@@ -29,7 +29,7 @@ def shrink_kernel(
     out, x, a, low, high, limit, scale, rows, columns, rank, share, x_stride,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANK: tl.constexpr, IEEE: tl.constexpr, EARLY: tl.constexpr,
 ):
-    """Program (rows, share of the column tiles): its part of the sum, fp32 [shares, rows, rank]."""
+    """Program (rows, share of the columns): its part of the sum, fp32 [shares, rows, rank]."""
     begin(EARLY)
     row, part, r = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1), tl.arange(0, RANK)
     line = x + row.to(tl.int64)[:, None] * x_stride
@@ -37,8 +37,8 @@ def shrink_kernel(
     row_hash = hashed(row, low)[:, None]
     limit = limit.to(tl.uint32)
     total = tl.zeros([ROWS, RANK], tl.float32)
-    for piece in range(part * share, tl.minimum((part + 1) * share, tl.cdiv(columns, COLUMNS))):
-        column = piece * COLUMNS + tl.arange(0, COLUMNS)  # whose alignment shows, for wide loads
+    for start in range(part * share, tl.minimum((part + 1) * share, columns), COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
         inside = (column < columns)[None, :]
         value = tl.load(line + column[None, :], present & inside, other=0.0)
         weight = tl.load(a + r[:, None] * columns + column[None, :], (r < rank)[:, None] & inside, other=0.0)
@@ -124,7 +124,7 @@ def dropout_shrink(x: torch.Tensor, a: torch.Tensor, p: float, seed: int) -> tor
     share, parts = spread(triton.cdiv(columns, options['COLUMNS']), blocks, x)
     out = torch.empty(parts, rows, rank, dtype=torch.float32, device=x.device)
     shrink_kernel[(blocks, parts)](
-        out, x, a, *words(seed, p), rows, columns, rank, share, x.stride(0),
+        out, x, a, *words(seed, p), rows, columns, rank, share * options['COLUMNS'], x.stride(0),
         **early_launch(x), **options,
     )
     return (out[0] if parts == 1 else out.sum(0)).to(x.dtype)

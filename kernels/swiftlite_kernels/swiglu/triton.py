@@ -14,29 +14,27 @@ BLOCK = 2048
 
 
 @triton.jit
-def logistic(x, EXACT: tl.constexpr):
-    """1 / (1 + exp(-x)) of fp32; unless EXACT a few units in the last place off, which 16 bits do not show."""
-    if EXACT:
-        small = exp(-tl.abs(x))  # does not overflow
-        return divide(tl.where(x < 0, small, 1.0), 1 + small)
-    return 1 / (1 + tl.exp2(x * -1.4426950408889634))
+def logistic(x):
+    """1 / (1 + exp(-x)) without overflow."""
+    small = exp(-tl.abs(x))
+    return divide(tl.where(x < 0, small, 1.0), 1 + small)
 
 
 @triton.jit
 def output_of(x, y, dtype: tl.constexpr):
     """silu(x) rounded, times y."""
-    return (x * logistic(x, dtype == tl.float32)).to(dtype).to(tl.float32) * y
+    return (x * logistic(x)).to(dtype).to(tl.float32) * y
 
 
 @triton.jit
 def gradients(x, y, slope, dtype: tl.constexpr):
     """(of gate, of up, the output)."""
-    sigmoid = logistic(x, dtype == tl.float32)
+    sigmoid = logistic(x)
     silu = (x * sigmoid).to(dtype).to(tl.float32)
     return slope * y * sigmoid * (1 + x * (1 - sigmoid)), slope * silu, silu * y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['count'])
 def swiglu_kernel(out, gate, up, count, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     begin(EARLY)
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -46,7 +44,7 @@ def swiglu_kernel(out, gate, up, count, BLOCK: tl.constexpr, EARLY: tl.constexpr
     tl.store(out + at, output_of(x, y, gate.dtype.element_ty).to(out.dtype.element_ty), mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['count'])
 def swiglu_backward_kernel(
     gate, up, grad_out, count, OUTPUT: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
 ):
